@@ -1,0 +1,29 @@
+"""fastpump: an asyncio client for Event Store as fast as the socket allows.
+
+General layout, from the top down; a module imports only from those below it:
+
+    cli/, __main__     the command line
+    server/            the embedded development node (knows nothing of the client)
+    connection         connect() and Client: arguments in, operations out
+    _connector         which connection is current: connect, identify, reconnect
+    _protocol          the asyncio side of one connection: receive, heartbeats, write flow
+    _read_ahead        pages asked for before they are needed
+    _dispatcher        frames to operations, by correlation id
+    _operations        one class per request: its frame, its replies, whether it may be re-sent
+    messages           the vocabulary: events, slices, positions, enums
+    _events, _replies, _requests, _framing, …    bytes (Cython); _cold: rare messages (protobuf)
+    exceptions
+"""
+
+from fastpump import connection, exceptions, messages
+from fastpump._run import run
+from fastpump.connection import *  # noqa: F403
+from fastpump.exceptions import *  # noqa: F403
+from fastpump.messages import *  # noqa: F403
+
+__version__ = "0.1.0"
+
+__all__ = ["__version__", "exceptions", "messages", "run"]
+__all__ += connection.__all__
+__all__ += exceptions.__all__
+__all__ += messages.__all__

@@ -1,0 +1,232 @@
+"""Which operation a frame belongs to.
+
+The dispatcher owns the table from correlation id to operation and nothing else: it knows neither
+sockets (it is handed a function that sends) nor what an operation does with a frame.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from fastpump._commands import name_of
+from fastpump._framing import Frame
+from fastpump._ids import CorrelationIds
+from fastpump.exceptions import FastpumpError, ProtocolError
+
+LOG = logging.getLogger("fastpump.dispatcher")
+
+RETRY_DELAY = 0.1
+"""Seconds before a request is repeated that a node was not ready for."""
+
+Send = Callable[[bytes], None]
+
+
+Retry = Callable[[Any, FastpumpError], None]
+
+
+class Operation(Protocol):
+    """What the dispatcher needs of an operation; `_operations` has them."""
+
+    frame: bytes
+    correlation_id: bytes
+    timeout: float
+    deadline: float
+    attempts: int
+
+    def on_frame(self, frame: Frame, retry: Retry) -> bool:
+        """Take a reply. False: more replies will follow on this id.
+
+        `retry` is for a request that the node did not handle now and may handle later.
+        """
+
+    def fail(self, error: BaseException) -> None:
+        """End with an error, unless it has ended already."""
+
+    def time_out(self) -> None:
+        """End because no reply came in time."""
+
+    @property
+    def is_abandoned(self) -> bool:
+        """Nobody waits for the result any more."""
+
+
+class Dispatcher:
+    """The operations that wait for a reply.
+
+    Args:
+        max_in_flight: from this many operations on `is_full` is set and callers should wait in
+            `room()` before they start another one.
+        max_attempts: how often one operation is sent in all, reconnects included.
+    """
+
+    def __init__(self, *, max_in_flight: int, max_attempts: int) -> None:
+        self.is_full = False
+        self.unknown_frames = 0
+        self.new_correlation_id = CorrelationIds().next
+        self._clock = asyncio.get_running_loop().time
+        self._max_in_flight = max_in_flight
+        self._max_attempts = max_attempts
+        self._operations: dict[bytes, Operation] = {}
+        self._send: Send | None = None
+        self._closed_by: FastpumpError | None = None
+        self._paused = False
+        self._waiters: deque[asyncio.Future[None]] = deque()
+        self._known_unknowns: set[int] = set()
+
+    def start(self, operation: Operation) -> None:
+        """Enter the operation and send it now, or once there is a connection.
+
+        Raises:
+            FastpumpError: what the dispatcher was closed with.
+        """
+        if self._closed_by is not None:
+            raise self._closed_by
+        operation.deadline = self._clock() + operation.timeout
+        self._operations[operation.correlation_id] = operation
+        if self._send is not None:
+            operation.attempts += 1
+            self._send(operation.frame)
+        if len(self._operations) >= self._max_in_flight:
+            self.is_full = True
+
+    def enter(self, operation: Operation) -> None:
+        """Enter an operation that its caller sends itself: the handshake of a new connection."""
+        operation.deadline = self._clock() + operation.timeout
+        self._operations[operation.correlation_id] = operation
+        operation.attempts = self._max_attempts
+
+    def dispatch(self, frames: list[Frame]) -> None:
+        """Hand each frame to its operation; count those that have none.
+
+        Raises:
+            ProtocolError: a frame's body could not be decoded. The operation it was for has failed;
+                the frames behind it are lost with the connection.
+        """
+        operations = self._operations
+        for frame in frames:
+            operation = operations.get(frame.correlation_id)
+            if operation is None:
+                self._count_unknown(frame)
+                continue
+            try:
+                ended = operation.on_frame(frame, self.retry)
+            except ProtocolError:
+                del operations[frame.correlation_id]
+                raise
+            if ended:
+                del operations[frame.correlation_id]
+        if self.is_full:
+            self._admit()
+
+    def connected(self, send: Send) -> None:
+        """There is a usable connection: send everything that waits, with new correlation ids."""
+        self._send = send
+        waiting = list(self._operations.values())
+        self._operations.clear()
+        for operation in waiting:
+            if not operation.is_abandoned:
+                self._renew(operation)
+                self._send_again(operation, operation.correlation_id)
+
+    def disconnected(self, error: FastpumpError) -> None:
+        """The connection is gone: operations that were sent often enough fail with `error`."""
+        self._send = None
+        self._paused = False
+        for correlation_id, operation in list(self._operations.items()):
+            if operation.is_abandoned or operation.attempts >= self._max_attempts:
+                del self._operations[correlation_id]
+                operation.fail(error)
+
+    def retry(self, operation: Operation, error: FastpumpError) -> None:
+        """Send an operation again that a node did not handle; `error` if that was often enough."""
+        if operation.is_abandoned:
+            return
+        if operation.attempts >= self._max_attempts:
+            operation.fail(error)
+            return
+        self._renew(operation)
+        asyncio.get_running_loop().call_later(
+            RETRY_DELAY, self._send_again, operation, operation.correlation_id
+        )
+
+    def close(self, error: FastpumpError) -> None:
+        """Fail everything that waits, and whatever is started from now on."""
+        self._closed_by = error
+        self._send = None
+        operations = list(self._operations.values())
+        self._operations.clear()
+        for operation in operations:
+            operation.fail(error)
+        self._admit()
+
+    def check_deadlines(self, now: float) -> None:
+        """End operations whose time is over; forget those nobody waits for that were never sent.
+
+        One that was sent stays until its reply or its time is up, so that the reply is not taken
+        for an unknown one. `now` is the event loop's clock.
+        """
+        for operation in list(self._operations.values()):
+            if operation.deadline <= now:
+                del self._operations[operation.correlation_id]
+                operation.time_out()
+            elif operation.attempts == 0 and operation.is_abandoned:
+                del self._operations[operation.correlation_id]
+        if self.is_full:
+            self._admit()
+
+    def pause(self) -> None:
+        """The connection cannot take more bytes for now."""
+        self._paused = True
+        self.is_full = True
+
+    def resume(self) -> None:
+        self._paused = False
+        self._admit()
+
+    async def room(self) -> None:
+        """Wait until another operation may be started."""
+        while self.is_full:
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiters.append(waiter)
+            try:
+                await waiter
+            except asyncio.CancelledError:
+                # A waiter that was let in but will not use its place passes it on.
+                if waiter.done() and not waiter.cancelled():
+                    self._admit()
+                raise
+
+    def _admit(self) -> None:
+        places = self._max_in_flight - len(self._operations)
+        self.is_full = self._paused or places <= 0
+        while not self._paused and places > 0 and self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                places -= 1
+
+    def _renew(self, operation: Operation) -> None:
+        """Enter the operation under a new correlation id, so that no late reply can meet it."""
+        operation.correlation_id = self.new_correlation_id()
+        # Command and flags stand before the correlation id, auth block and payload behind it.
+        operation.frame = operation.frame[:6] + operation.correlation_id + operation.frame[22:]
+        self._operations[operation.correlation_id] = operation
+
+    def _send_again(self, operation: Operation, correlation_id: bytes) -> None:
+        """Send it unless a reconnect has done so, it has ended, or there is no connection."""
+        waits = self._operations.get(correlation_id) is operation
+        if waits and self._send is not None and not operation.is_abandoned:
+            operation.attempts += 1
+            self._send(operation.frame)
+
+    def _count_unknown(self, frame: Frame) -> None:
+        self.unknown_frames += 1
+        if frame.command not in self._known_unknowns:
+            self._known_unknowns.add(frame.command)
+            LOG.info(
+                "%s for an operation that is not known, or no more; ignored", name_of(frame.command)
+            )

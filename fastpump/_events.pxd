@@ -1,0 +1,38 @@
+"""The event views, for modules that make them in C."""
+
+from libc.stdint cimport int64_t
+
+from fastpump._event_table cimport EventTable, Record
+
+
+cdef class Events(EventTable):
+    pass
+
+
+cdef class StreamSlice(Events):
+    cdef readonly str stream
+    cdef readonly int64_t from_event_number
+    cdef readonly object direction
+    cdef readonly int64_t next_event_number
+    cdef readonly int64_t last_event_number
+    cdef readonly int64_t last_commit_position
+    cdef readonly bint is_end_of_stream
+
+
+cdef class AllStreamSlice(Events):
+    cdef readonly object direction
+    cdef readonly object start_position
+    cdef readonly object next_position
+
+
+cdef class EventRecord:
+    cdef Events page
+    cdef const Record* record
+
+
+cdef class Event:
+    cdef Events page
+    cdef Py_ssize_t index
+
+
+cdef Event event_at(Events page, Py_ssize_t index)

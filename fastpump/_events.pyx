@@ -1,0 +1,494 @@
+# cython: nonecheck=True
+"""Replies that hold events, as lazy views: nothing is copied out of a page until somebody asks.
+
+Strings, bytes, UUIDs, datetimes and JSON are made when an attribute is read, from a table that was
+filled and checked when the page arrived (`_event_table`). An event keeps its page alive;
+`Event.detach()` gives it memory of its own.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta, timezone
+from uuid import UUID
+
+import orjson
+
+cimport cython
+from cpython.buffer cimport PyBUF_READ
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.memoryview cimport PyMemoryView_FromMemory
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+
+from fastpump._event_table cimport EventTable, Item, Record
+from fastpump._ids cimport uuid_from_wire
+from fastpump._varint cimport TYPE_BYTES, TYPE_VARINT, Cursor, write_varint
+
+from fastpump._position import Position
+from fastpump.exceptions import ProtocolError
+
+cdef int64_t TICKS_TO_EPOCH = 621355968000000000           # ticks from 0001-01-01 to 1970-01-01
+
+cdef object EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+cdef object EMPTY_ID = UUID(int=0)
+cdef object loads = orjson.loads
+
+
+cdef object time_of(const Record* r):
+    cdef int64_t microseconds
+    if r.created:
+        microseconds = (r.created - TICKS_TO_EPOCH) // 10
+    elif r.created_epoch:
+        microseconds = r.created_epoch * 1000
+    else:
+        return None
+    return EPOCH + timedelta(microseconds=microseconds)
+
+
+cdef class Events(EventTable):
+    """An immutable sequence of events that arrived together; items are made when asked for.
+
+    Args:
+        events: the events it shall hold; they are copied into memory of its own.
+    """
+
+    def __init__(self, events=()):
+        cdef bytearray memory = bytearray()
+        cdef list spans = []
+        if self.memory is not None:
+            raise TypeError("a sequence of events does not change")
+        for event in events:
+            resolved = (<Event?>event).to_bytes()
+            spans.append((len(memory), len(resolved)))
+            memory += resolved
+        self.adopt(bytes(memory), NULL)
+        cdef Cursor c
+        for offset, size in spans:
+            c.pos = self.base + <Py_ssize_t>offset
+            c.end = c.pos + <Py_ssize_t>size
+            self.parse_item(c)
+
+    def __len__(self):
+        return self.length
+
+    def __getitem__(self, index):
+        cdef Py_ssize_t i
+        if isinstance(index, slice):
+            return [event_at(self, i) for i in range(*index.indices(self.length))]
+        i = index
+        if i < 0:
+            i += self.length
+        if not 0 <= i < self.length:
+            raise IndexError("index of an event is out of range")
+        return event_at(self, i)
+
+    def __iter__(self):
+        cdef _EventIterator iterator = _EventIterator.__new__(_EventIterator)
+        iterator.page = self
+        return iterator
+
+    def __eq__(self, other):
+        if not isinstance(other, (list, tuple, Events)):
+            return NotImplemented
+        return len(self) == len(other) and all(a == b for a, b in zip(self, other))
+
+    __hash__ = None
+
+    def __add__(self, other):
+        return [*self, *other]
+
+    def __radd__(self, other):
+        return [*other, *self]
+
+    def __reduce__(self):
+        return type(self), (list(self),)
+
+    def __repr__(self):
+        return f"<{type(self).__name__} of {self.length} events>"
+
+    def index(self, event, *bounds):
+        """The first place of `event`; ValueError if it is not here."""
+        return list(self).index(event, *bounds)
+
+    def count(self, event):
+        """How many times `event` is here."""
+        return list(self).count(event)
+
+    @property
+    def events(self):
+        """The same sequence; photon-pump's slices have this name for it."""
+        return self
+
+    @property
+    def nbytes(self):
+        """Bytes that the events take in memory as received."""
+        cdef Py_ssize_t total = 0
+        cdef Py_ssize_t i
+        for i in range(self.length):
+            total += self.items[i].size
+        return total
+
+
+Sequence.register(Events)
+
+
+@cython.final
+@cython.no_gc
+cdef class _EventIterator:
+    cdef Events page
+    cdef Py_ssize_t index
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        if self.index == self.page.length:
+            raise StopIteration
+        self.index += 1
+        return event_at(self.page, self.index - 1)
+
+    def __length_hint__(self):
+        return self.page.length - self.index
+
+
+cdef class StreamSlice(Events):
+    """One page of a stream: a sequence of its events, in the order of reading.
+
+    Attributes:
+        stream, from_event_number, direction: what was asked for.
+        next_event_number: where the next page in this direction starts; -1 if there is none.
+        last_event_number: number of the stream's last event; -1 if it has none.
+        is_end_of_stream: nothing lies behind this page (yet).
+        last_commit_position: how far the server's log went, for information.
+    """
+
+    def __init__(
+        self,
+        events=(),
+        next_event_number=-1,
+        last_event_number=-1,
+        is_end_of_stream=False,
+        *,
+        stream="",
+        from_event_number=0,
+        direction=None,
+    ):
+        Events.__init__(self, events)
+        self.next_event_number = next_event_number
+        self.last_event_number = last_event_number
+        self.is_end_of_stream = is_end_of_stream
+        self.stream = stream
+        self.from_event_number = from_event_number
+        self.direction = direction
+
+    def __reduce__(self):
+        state = (
+            list(self), self.next_event_number, self.last_event_number, self.is_end_of_stream
+        )
+        return _restore_stream_slice, (
+            state, self.stream, self.from_event_number, self.direction
+        )
+
+
+def _restore_stream_slice(state, stream, from_event_number, direction):
+    return StreamSlice(
+        *state, stream=stream, from_event_number=from_event_number, direction=direction
+    )
+
+
+cdef class AllStreamSlice(Events):
+    """One page of the log of all events: a sequence of events, in the order of reading.
+
+    Attributes:
+        start_position: where the page starts; `End` is replaced by the actual position.
+        next_position: where the next page in this direction starts.
+        direction: the direction of reading.
+        is_end_of_stream: there was nothing more to read. Such a page is empty (section 6.4).
+    """
+
+    def __init__(self, events=(), position=None, next_position=None, direction=None):
+        Events.__init__(self, events)
+        self.start_position = position
+        self.next_position = next_position
+        self.direction = direction
+
+    @property
+    def is_end_of_stream(self):
+        return self.length == 0
+
+    def __reduce__(self):
+        return AllStreamSlice, (
+            list(self), self.start_position, self.next_position, self.direction
+        )
+
+
+cdef inline EventRecord record_view(Events page, const Record* record):
+    cdef EventRecord view = EventRecord.__new__(EventRecord)
+    view.page = page
+    view.record = record
+    return view
+
+
+cdef Event event_at(Events page, Py_ssize_t index):
+    cdef Event event = Event.__new__(Event)
+    event.page = page
+    event.index = index
+    return event
+
+
+@cython.final
+@cython.no_gc
+@cython.freelist(64)
+cdef class EventRecord:
+    """An event as the server stores it.
+
+    Attributes:
+        stream, event_number, id (UUID), type: which event it is.
+        data, metadata: bytes, copied out of the page at each access; empty if there are none.
+        is_json: the event was written as JSON.
+        created: aware UTC datetime, or None where the server sent none.
+    """
+
+    def __init__(
+        self, stream, id, event_number, type, data=b"", metadata=b"", created=None, is_json=True
+    ):
+        cdef bytes record = encode_record(
+            stream, id, event_number, type, data, metadata, created, is_json
+        )
+        cdef Events page = Events.__new__(Events)
+        page.adopt(encode_field(1, record), NULL)
+        cdef Cursor c
+        c.pos = page.base
+        c.end = c.pos + len(page.memory)
+        page.parse_item(c)
+        self.page = page
+        self.record = page.record_of(0)
+
+    @property
+    def stream(self):
+        return self.page.stream_of(self.record)
+
+    @property
+    def event_number(self):
+        return self.record.number
+
+    @property
+    def id(self):
+        return uuid_from_wire(self.page.base + self.record.id) if self.record.id else EMPTY_ID
+
+    @property
+    def type(self):
+        return self.page.type_of(self.record)
+
+    @property
+    def is_json(self):
+        return self.record.is_json != 0
+
+    @property
+    def data(self):
+        return self.page.bytes_at(self.record.data, self.record.data_size)
+
+    @property
+    def metadata(self):
+        return self.page.bytes_at(self.record.metadata, self.record.metadata_size)
+
+    @property
+    def created(self):
+        return time_of(self.record)
+
+    def json(self):
+        """The data parsed as JSON. Raises orjson.JSONDecodeError, a ValueError."""
+        return loads(PyMemoryView_FromMemory(
+            <char*>self.page.base + self.record.data, self.record.data_size, PyBUF_READ
+        ))
+
+    def to_bytes(self):
+        """The EventRecord message as received."""
+        return self.page.bytes_at(self.record.begin, self.record.size)
+
+    def __eq__(self, other):
+        if not isinstance(other, EventRecord):
+            return NotImplemented
+        return self.to_bytes() == other.to_bytes()
+
+    def __hash__(self):
+        return hash((self.stream, self.event_number))
+
+    def __reduce__(self):
+        return EventRecord, (
+            self.stream, self.id, self.event_number, self.type, self.data, self.metadata,
+            self.created, self.is_json,
+        )
+
+    def __repr__(self):
+        return f"<EventRecord {self.event_number}@{self.stream}: {self.type}>"
+
+
+@cython.final
+@cython.no_gc
+@cython.freelist(1024)
+cdef class Event:
+    """An event as delivered: read or pushed, with the link it was found through, if any.
+
+    It holds on to its page, some hundred kilobytes perhaps; keep `event.detach()` instead where few
+    events of many are kept for long.
+
+    Attributes:
+        event: the EventRecord; for a link whose target is gone, the link's own.
+        link: the link's EventRecord if the event was reached through a link, else None.
+        is_resolved: a link was followed to its target.
+        received_event: the record that lies in the stream that was read: the link if there is one.
+        event_number: its number. Continue a stream from here.
+        stream, id, type, data, metadata, created, is_json: those of `event`.
+        position: Position in the log of all events, None for events read from a stream.
+        retry_count: how often a persistent subscription delivered it before; 0 otherwise.
+    """
+
+    def __init__(self, event, link=None, position=None):
+        cdef bytes resolved = encode_field(1, (<EventRecord?>event).to_bytes())
+        if link is not None:
+            resolved += encode_field(2, (<EventRecord?>link).to_bytes())
+        if position is not None:
+            resolved += encode_number(3, position[0]) + encode_number(4, position[1])
+        cdef Event parsed = <Event>_event_from_bytes(resolved)
+        self.page = parsed.page
+        self.index = 0
+
+    @property
+    def event(self):
+        return record_view(self.page, self.page.record_of(self.index))
+
+    @property
+    def link(self):
+        cdef const Record* link = self.page.link_of(self.index)
+        return None if link == NULL else record_view(self.page, link)
+
+    @property
+    def received_event(self):
+        return self.link or self.event
+
+    @property
+    def is_resolved(self):
+        cdef Item* item = &self.page.items[self.index]
+        return item.has_event and item.link > 0
+
+    @property
+    def event_number(self):
+        cdef const Record* link = self.page.link_of(self.index)
+        return self.page.record_of(self.index).number if link == NULL else link.number
+
+    @property
+    def stream(self):
+        return self.page.stream_of(self.page.record_of(self.index))
+
+    @property
+    def id(self):
+        cdef const Record* r = self.page.record_of(self.index)
+        return uuid_from_wire(self.page.base + r.id) if r.id else EMPTY_ID
+
+    @property
+    def type(self):
+        return self.page.type_of(self.page.record_of(self.index))
+
+    @property
+    def is_json(self):
+        return self.page.record_of(self.index).is_json != 0
+
+    @property
+    def data(self):
+        cdef const Record* r = self.page.record_of(self.index)
+        return self.page.bytes_at(r.data, r.data_size)
+
+    @property
+    def metadata(self):
+        cdef const Record* r = self.page.record_of(self.index)
+        return self.page.bytes_at(r.metadata, r.metadata_size)
+
+    @property
+    def created(self):
+        return time_of(self.page.record_of(self.index))
+
+    @property
+    def position(self):
+        cdef Item* item = &self.page.items[self.index]
+        return Position(item.commit, item.prepare) if item.has_position else None
+
+    @property
+    def retry_count(self):
+        return self.page.items[self.index].retry_count
+
+    def json(self):
+        """The data parsed as JSON. Raises orjson.JSONDecodeError, a ValueError."""
+        cdef const Record* r = self.page.record_of(self.index)
+        return loads(PyMemoryView_FromMemory(
+            <char*>self.page.base + r.data, r.data_size, PyBUF_READ
+        ))
+
+    def detach(self):
+        """The same event in memory of its own, so that its page can be freed."""
+        cdef Event event = <Event>_event_from_bytes(self.to_bytes())
+        event.page.items[0].retry_count = self.page.items[self.index].retry_count
+        return event
+
+    def to_bytes(self):
+        """The ResolvedEvent message as received."""
+        cdef Item* item = &self.page.items[self.index]
+        return self.page.bytes_at(item.begin, item.size)
+
+    def __eq__(self, other):
+        if not isinstance(other, Event):
+            return NotImplemented
+        return self.to_bytes() == other.to_bytes()
+
+    def __hash__(self):
+        return hash((self.stream, self.event_number))
+
+    def __reduce__(self):
+        return _event_from_bytes, (self.to_bytes(),)
+
+    def __repr__(self):
+        return f"<Event {self.created}: {self.event_number}@{self.stream}:{self.type}>"
+
+
+def _event_from_bytes(bytes resolved not None):
+    """The event of a ResolvedEvent message; the inverse of `Event.to_bytes`."""
+    cdef Events page = Events.__new__(Events)
+    page.adopt(resolved, NULL)
+    cdef Cursor c
+    c.pos = page.base
+    c.end = c.pos + len(resolved)
+    page.parse_item(c)
+    if page.record_of(0) == NULL:
+        raise ProtocolError("event: neither an event nor a link")
+    return event_at(page, 0)
+
+
+cdef bytes encode_varint(uint64_t value):
+    cdef unsigned char[10] out
+    cdef unsigned char* end = write_varint(out, value)
+    return PyBytes_FromStringAndSize(<const char*>out, end - out)
+
+
+cdef bytes encode_number(uint32_t field, int64_t value):
+    return encode_varint(field << 3 | TYPE_VARINT) + encode_varint(<uint64_t>value)
+
+
+cdef bytes encode_field(uint32_t field, bytes value):
+    return encode_varint(field << 3 | TYPE_BYTES) + encode_varint(len(value)) + value
+
+
+cdef bytes encode_record(stream, id, event_number, type, data, metadata, created, is_json):
+    cdef int64_t ticks = 0
+    cdef list parts = [
+        encode_field(1, stream.encode()),
+        encode_number(2, event_number),
+        encode_field(3, id.bytes_le),
+        encode_field(4, type.encode()),
+        encode_number(5, 1 if is_json else 0),
+        encode_number(6, 1 if is_json else 0),
+        encode_field(7, data),
+        encode_field(8, metadata),
+    ]
+    if created is not None:
+        ticks = (created - EPOCH) // timedelta(microseconds=1) * 10 + TICKS_TO_EPOCH
+        parts.append(encode_number(9, ticks))
+        parts.append(encode_number(10, (created - EPOCH) // timedelta(milliseconds=1)))
+    return b"".join(parts)

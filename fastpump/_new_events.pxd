@@ -1,0 +1,27 @@
+"""Events on their way into a frame. `_new_events.pyx` explains them."""
+
+
+cdef struct Part:
+    # The pointers live as long as the NewEventData and the bytes in `alive` of `prepare`.
+    const char* type
+    const char* data
+    const char* metadata
+    Py_ssize_t type_size
+    Py_ssize_t data_size
+    Py_ssize_t metadata_size
+    Py_ssize_t size                        # of the NewEvent message
+    const unsigned char* id
+    bint is_json
+    bint has_metadata
+
+
+cdef class NewEventData:
+    cdef readonly object type
+    cdef readonly object data
+    cdef readonly object metadata
+    cdef unsigned char[16] wire_id
+
+
+cdef const char* utf8_of(object text, str argument, Py_ssize_t index, Py_ssize_t* size) except NULL
+cdef int prepare(Part* part, NewEventData event, Py_ssize_t index, list alive) except -1
+cdef unsigned char* write_part(unsigned char* out, const Part* part) noexcept nogil

@@ -1,0 +1,207 @@
+# cython: nonecheck=True
+"""Events to be written: what the caller gives, and what becomes of it on the wire.
+
+    NewEvent   1 id · 2 type · 3 data_content_type (1 = JSON) · 4 metadata_content_type (0)
+               5 data · 6 metadata, absent if none was given
+
+(Protocol document, section 3.1. The server ignores field 4; the reference client sends 0.)
+"""
+
+from uuid import UUID
+
+import orjson
+
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from libc.stdint cimport uint64_t
+
+from fastpump._ids cimport random_id_to_wire, uuid_from_wire, uuid_to_wire
+from fastpump._varint cimport (
+    TYPE_BYTES, size_of_bytes_field, write_bytes_field, write_number_field, write_varint,
+)
+
+from fastpump.exceptions import UsageError
+
+cdef extern from "Python.h":
+    const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* size) except NULL
+
+cdef enum:
+    SIZE_OF_ID_FIELD = 18
+    SIZE_OF_FLAG_FIELD = 2
+
+MAX_EVENT_SIZE = 16 * 1024 * 1024 - 10_000
+"""Largest event a server accepts: bytes of data and metadata, and two per character of the type."""
+
+cdef Py_ssize_t max_event_size = MAX_EVENT_SIZE
+cdef object dumps = orjson.dumps
+
+
+class Json(bytes):
+    """Bytes that are JSON already: sent as they are, with the JSON flag set."""
+
+    __slots__ = ()
+
+
+@cython.final
+@cython.freelist(256)
+cdef class NewEventData:
+    """An event to be written; `NewEvent` makes one.
+
+    It reads like the tuple (id, type, data, metadata).
+
+    Args:
+        id: the event's UUID; None for a new random one.
+        type: the event's type.
+        data, metadata: see `NewEvent`.
+
+    Raises:
+        UsageError: the id is not a UUID, or all zero.
+    """
+
+    def __init__(self, id, type, data, metadata):
+        set_fields(self, id, type, data, metadata)
+
+    @property
+    def id(self):
+        return uuid_from_wire(self.wire_id)
+
+    def __iter__(self):
+        return iter((self.id, self.type, self.data, self.metadata))
+
+    def __getitem__(self, index):
+        return tuple(self)[index]
+
+    def __len__(self):
+        return 4
+
+    def __eq__(self, other):
+        if not isinstance(other, (NewEventData, tuple)):
+            return NotImplemented
+        return tuple(self) == tuple(other)
+
+    def __hash__(self):
+        return hash(self.id)
+
+    def __reduce__(self):
+        return NewEventData, tuple(self)
+
+    def __repr__(self):
+        return f"<NewEventData {self.type!r}, {self.id}>"
+
+
+cdef int set_fields(
+    NewEventData event, object id, object type, object data, object metadata
+) except -1:
+    if id is None:
+        random_id_to_wire(event.wire_id)
+    elif not isinstance(id, UUID):
+        raise UsageError("id", f"must be a UUID, not {id.__class__.__name__}")
+    elif id.int == 0:
+        raise UsageError("id", "must not be the all-zero UUID")
+    else:
+        uuid_to_wire(id, event.wire_id)
+    event.type = type
+    event.data = data
+    event.metadata = metadata
+    return 0
+
+
+def NewEvent(type, id=None, data=None, metadata=None):
+    """An event to be written.
+
+    Args:
+        type: the event's type, a str that is not empty.
+        id: its UUID; a new random one by default. A write repeated with the same ids is written
+            once, see `Client.publish`.
+        data: bytes, bytearray or memoryview are sent as binary; None as empty binary; str and
+            `Json` (bytes) as JSON text as they are; anything else is made JSON by orjson.
+        metadata: the same; None for none.
+
+    Raises:
+        UsageError: the id is not a UUID, or all zero.
+    """
+    cdef NewEventData event = NewEventData.__new__(NewEventData)
+    set_fields(event, id, type, data, metadata)
+    return event
+
+
+cdef object refuse(str field, Py_ssize_t index, str problem):
+    """The error for a field of an event: `body` of the only one (index -1), or `events[3].data`."""
+    if index >= 0:
+        return UsageError(f"events[{index}].{field}", problem)
+    return UsageError("body" if field == "data" else field, problem)
+
+
+cdef const char* utf8_of(object text, str argument, Py_ssize_t index, Py_ssize_t* size) except NULL:
+    """The UTF-8 bytes of a name, which must not be empty; they live as long as `text`."""
+    if not isinstance(text, str):
+        raise refuse(argument, index, f"must be a str, not {type(text).__name__}")
+    if not text:
+        raise refuse(argument, index, "must not be empty")
+    try:
+        return PyUnicode_AsUTF8AndSize(text, size)
+    except UnicodeEncodeError as error:
+        raise refuse(argument, index, f"cannot be encoded as UTF-8: {error.reason}") from error
+
+
+cdef object body_of(object value, str field, Py_ssize_t index, bint* is_json):
+    """The bytes object that `value` is on the wire; `is_json` becomes whether it is JSON."""
+    is_json[0] = False
+    if value is None:
+        return b""
+    if isinstance(value, bytes):
+        is_json[0] = isinstance(value, Json)
+        return value
+    if isinstance(value, (bytearray, memoryview)):
+        return bytes(value)
+    is_json[0] = True
+    try:
+        return value.encode() if isinstance(value, str) else dumps(value)
+    except UnicodeEncodeError as error:
+        raise refuse(field, index, f"cannot be encoded as UTF-8: {error.reason}") from error
+    except TypeError as error:
+        raise refuse(field, index, f"cannot be made JSON: {error}") from error
+
+
+cdef int prepare(Part* part, NewEventData event, Py_ssize_t index, list alive) except -1:
+    """Fill `part`. `index` is the event's place, -1 if it is the only one, for error messages."""
+    cdef bint ignored = False
+    cdef object body
+    part.id = event.wire_id
+    part.type = utf8_of(event.type, "type", index, &part.type_size)
+    body = body_of(event.data, "data", index, &part.is_json)
+    part.data = PyBytes_AS_STRING(body)
+    part.data_size = PyBytes_GET_SIZE(body)
+    alive.append(body)
+    part.metadata = NULL
+    part.metadata_size = 0
+    part.has_metadata = event.metadata is not None
+    if part.has_metadata:
+        body = body_of(event.metadata, "metadata", index, &ignored)
+        part.metadata = PyBytes_AS_STRING(body)
+        part.metadata_size = PyBytes_GET_SIZE(body)
+        alive.append(body)
+    if part.data_size + part.metadata_size + 2 * len(event.type) > max_event_size:
+        raise refuse(
+            "data", index, f"the event is over the server's limit of {max_event_size} bytes"
+        )
+    part.size = (
+        SIZE_OF_ID_FIELD + size_of_bytes_field(part.type_size) + 2 * SIZE_OF_FLAG_FIELD
+        + size_of_bytes_field(part.data_size)
+    )
+    if part.has_metadata:
+        part.size += size_of_bytes_field(part.metadata_size)
+    return 0
+
+
+cdef unsigned char* write_part(unsigned char* out, const Part* part) noexcept nogil:
+    out[0] = 3 << 3 | TYPE_BYTES
+    out = write_varint(out + 1, <uint64_t>part.size)
+    out = write_bytes_field(out, 1, <const char*>part.id, 16)
+    out = write_bytes_field(out, 2, part.type, part.type_size)
+    out = write_number_field(out, 3, part.is_json)
+    out = write_number_field(out, 4, 0)
+    out = write_bytes_field(out, 5, part.data, part.data_size)
+    if part.has_metadata:
+        out = write_bytes_field(out, 6, part.metadata, part.metadata_size)
+    return out

@@ -1,0 +1,322 @@
+"""One class per request: the frame it sends, what its replies mean, what it ends with.
+
+An operation knows nothing of connections. It ends by its waiter, a future or something that takes a
+result or an exception like one.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+from uuid import UUID
+
+from fastpump import _cold
+from fastpump._commands import Command, name_of
+from fastpump._dispatcher import Retry
+from fastpump._framing import Frame, encode_frame
+from fastpump._replies import (
+    WriteResult,
+    decode_all_slice,
+    decode_read_event,
+    decode_stream_slice,
+    decode_write_completed,
+)
+from fastpump.exceptions import (
+    AccessDenied,
+    BadRequest,
+    NotAuthenticated,
+    NotHandled,
+    NotMaster,
+    NotReady,
+    OperationTimedOut,
+    PayloadUnreadable,
+    ProtocolError,
+    ReadError,
+    ServerError,
+    StreamDeleted,
+    StreamNotFound,
+    TooBusy,
+    UnexpectedCommand,
+    WriteFailed,
+    WrongExpectedVersion,
+)
+from fastpump.messages import (
+    NotHandledReason,
+    OperationResult,
+    ReadAllResult,
+    ReadEventResult,
+    ReadStreamResult,
+    StreamDirection,
+)
+
+
+class Waiter(Protocol):
+    """The part of a future that an operation uses."""
+
+    def done(self) -> bool: ...
+    def set_result(self, result: Any, /) -> None: ...
+    def set_exception(self, exception: BaseException, /) -> None: ...
+
+
+class Operation:
+    """A request with one reply.
+
+    Args:
+        correlation_id, frame: the request.
+        waiter: gets the result or the error.
+        timeout: seconds the reply may take, from the first time it is sent or queued.
+        stream: the stream it is about, for results and errors.
+        number: the expected version of a write, the first event number of a read.
+    """
+
+    __slots__ = (
+        "attempts",
+        "correlation_id",
+        "deadline",
+        "frame",
+        "number",
+        "stream",
+        "timeout",
+        "waiter",
+    )
+
+    reply: Command
+
+    def __init__(
+        self,
+        correlation_id: bytes,
+        frame: bytes,
+        waiter: Waiter,
+        timeout: float,
+        stream: str = "",
+        number: int = 0,
+    ) -> None:
+        self.correlation_id = correlation_id
+        self.frame = frame
+        self.waiter = waiter
+        self.timeout = timeout
+        self.deadline = 0.0  # the dispatcher sets it
+        self.stream = stream
+        self.number = number
+        self.attempts = 0
+
+    @property
+    def conversation_id(self) -> UUID:
+        return UUID(bytes_le=self.correlation_id)
+
+    @property
+    def is_abandoned(self) -> bool:
+        return self.waiter.done()
+
+    def on_frame(self, frame: Frame, retry: Retry) -> bool:
+        """Take the reply.
+
+        Args:
+            retry: takes the operation if the node did not handle it now and may do so later.
+
+        Raises:
+            ProtocolError: it could not be decoded. The operation has failed with it.
+        """
+        if self.waiter.done():
+            return True
+        if frame.command != self.reply:
+            self._on_other_frame(frame, retry)
+            return True
+        try:
+            self.on_reply(frame, retry)
+        except ProtocolError as error:
+            unreadable = PayloadUnreadable(self.conversation_id, error)
+            unreadable.__cause__ = error
+            self.fail(unreadable)
+            raise
+        return True
+
+    def on_reply(self, frame: Frame, retry: Retry) -> None:
+        """Decode the reply and end by it."""
+        raise NotImplementedError
+
+    def fail(self, error: BaseException) -> None:
+        if not self.waiter.done():
+            self.waiter.set_exception(error)
+
+    def access_denied(self) -> AccessDenied:
+        return AccessDenied(self.conversation_id, type(self).__name__, self.stream)
+
+    def time_out(self) -> None:
+        name = name_of(self.frame[4])
+        self.fail(OperationTimedOut(self.conversation_id, name, self.timeout))
+
+    def _on_other_frame(self, frame: Frame, retry: Retry) -> None:
+        if frame.command == Command.NotHandled:
+            self._on_not_handled(frame, retry)
+        elif frame.command == Command.BadRequest:
+            self.fail(BadRequest(self.conversation_id, text_of(frame, "Bad request")))
+        elif frame.command == Command.NotAuthenticated:
+            self.fail(NotAuthenticated(self.conversation_id, text_of(frame, "Not authenticated")))
+        else:
+            expected, actual = self.reply.name, name_of(frame.command)
+            self.fail(UnexpectedCommand(self.conversation_id, expected, actual))
+
+    def _on_not_handled(self, frame: Frame, retry: Retry) -> None:
+        reply = _cold.decode("NotHandled", frame.body)
+        if reply.reason == NotHandledReason.NotReady:
+            retry(self, NotReady(self.conversation_id))
+        elif reply.reason == NotHandledReason.TooBusy:
+            retry(self, TooBusy(self.conversation_id))
+        elif reply.reason == NotHandledReason.NotMaster:
+            leader = _cold.decode("LeaderInfo", reply.additional_info)
+            where = (leader.external_tcp_address, leader.external_tcp_port)
+            self.fail(NotMaster(self.conversation_id, where))
+        else:
+            self.fail(NotHandled(self.conversation_id, reply.reason))
+
+
+def text_of(frame: Frame, default: str) -> str:
+    """The UTF-8 text a BadRequest or NotAuthenticated carries."""
+    return bytes(frame.body).decode(errors="replace").strip() or default
+
+
+class Ping(Operation):
+    """Ends with the payload the server sent back."""
+
+    __slots__ = ()
+    reply = Command.Pong
+
+    def on_reply(self, frame: Frame, retry: Retry) -> None:
+        self.waiter.set_result(bytes(frame.body))
+
+
+class Authenticate(Operation):
+    """Makes the credentials in its auth block the connection's own. Ends with None."""
+
+    __slots__ = ()
+    reply = Command.Authenticated
+
+    def on_reply(self, frame: Frame, retry: Retry) -> None:
+        self.waiter.set_result(None)
+
+
+class IdentifyClient(Operation):
+    """Tells protocol version 1 and a name for the connection. Ends with None."""
+
+    __slots__ = ()
+    reply = Command.ClientIdentified
+
+    @staticmethod
+    def encode(correlation_id: bytes, name: str) -> bytes:
+        body = _cold.encode("IdentifyClient", version=1, connection_name=name)
+        return encode_frame(Command.IdentifyClient, correlation_id, body)
+
+    def on_reply(self, frame: Frame, retry: Retry) -> None:
+        self.waiter.set_result(None)
+
+
+class WriteEvents(Operation):
+    """Ends with a WriteResult. Sent again it is not written again: the event ids are the same."""
+
+    __slots__ = ()
+    reply = Command.WriteEventsCompleted
+
+    def on_reply(self, frame: Frame, retry: Retry) -> None:
+        written = decode_write_completed(frame)
+        if written.result == 0:
+            self.waiter.set_result(written)
+        elif written.result in _SERVER_TIMEOUTS:
+            retry(self, WriteFailed(self.conversation_id, written.message))
+        else:
+            self.fail(self._refusal(written))
+
+    def _refusal(self, written: WriteResult) -> ServerError:
+        if written.result == OperationResult.WrongExpectedVersion:
+            return WrongExpectedVersion(
+                self.conversation_id, self.stream, self.number, written.current_version
+            )
+        if written.result == OperationResult.StreamDeleted:
+            return StreamDeleted(self.conversation_id, self.stream)
+        if written.result == OperationResult.AccessDenied:
+            return self.access_denied()
+        return WriteFailed(self.conversation_id, f"result {written.result}: {written.message}")
+
+
+_SERVER_TIMEOUTS = frozenset(
+    {
+        OperationResult.PrepareTimeout,
+        OperationResult.CommitTimeout,
+        OperationResult.ForwardTimeout,
+    }
+)
+
+
+class ReadEvent(Operation):
+    """Ends with an Event, or None if the stream exists and has no such event."""
+
+    __slots__ = ()
+    reply = Command.ReadEventCompleted
+
+    def on_reply(self, frame: Frame, retry: Retry) -> None:
+        result, event, error = decode_read_event(frame)
+        if result in (ReadEventResult.Success, ReadEventResult.NotFound):
+            self.waiter.set_result(event)
+        else:
+            self.fail(self._refusal(result, error))
+
+    def _refusal(self, result: int, error: str) -> ServerError:
+        if result == ReadEventResult.NoStream:
+            return StreamNotFound(self.conversation_id, self.stream)
+        if result == ReadEventResult.StreamDeleted:
+            return StreamDeleted(self.conversation_id, self.stream)
+        if result == ReadEventResult.AccessDenied:
+            return self.access_denied()
+        return ReadError(self.conversation_id, self.stream, error or f"result {result}")
+
+
+class ReadStreamForward(Operation):
+    """Ends with a StreamSlice."""
+
+    __slots__ = ()
+    reply = Command.ReadStreamEventsForwardCompleted
+    direction = StreamDirection.Forward
+
+    def on_reply(self, frame: Frame, retry: Retry) -> None:
+        result, page, error = decode_stream_slice(frame, self.stream, self.number, self.direction)
+        if result == 0:
+            self.waiter.set_result(page)
+        else:
+            self.fail(self._refusal(result, error))
+
+    def _refusal(self, result: int, error: str) -> ServerError:
+        if result == ReadStreamResult.NoStream:
+            return StreamNotFound(self.conversation_id, self.stream)
+        if result == ReadStreamResult.StreamDeleted:
+            return StreamDeleted(self.conversation_id, self.stream)
+        if result == ReadStreamResult.AccessDenied:
+            return self.access_denied()
+        return ReadError(self.conversation_id, self.stream, error or f"result {result}")
+
+
+class ReadStreamBackward(ReadStreamForward):
+    __slots__ = ()
+    reply = Command.ReadStreamEventsBackwardCompleted
+    direction = StreamDirection.Backward
+
+
+class ReadAllForward(Operation):
+    """Ends with an AllStreamSlice."""
+
+    __slots__ = ()
+    reply = Command.ReadAllEventsForwardCompleted
+    direction = StreamDirection.Forward
+
+    def on_reply(self, frame: Frame, retry: Retry) -> None:
+        result, page, error = decode_all_slice(frame, self.direction)
+        if result == 0:
+            self.waiter.set_result(page)
+        elif result == ReadAllResult.AccessDenied:
+            self.fail(self.access_denied())
+        else:
+            self.fail(ReadError(self.conversation_id, self.stream, error or f"result {result}"))
+
+
+class ReadAllBackward(ReadAllForward):
+    __slots__ = ()
+    reply = Command.ReadAllEventsBackwardCompleted
+    direction = StreamDirection.Backward

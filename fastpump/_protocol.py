@@ -1,0 +1,153 @@
+"""The asyncio side of one TCP connection.
+
+It owns the transport, what waits to be written, and when something was last heard. Frames go to the
+`on_frames` it is given; what they mean it does not know, heartbeats excepted: those are answered
+here, before anything else, so that a busy program does not lose its connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable
+from typing import cast
+
+from fastpump._commands import Command
+from fastpump._framing import Frame, Framer, encode_frame
+from fastpump.exceptions import ConnectionLost, ProtocolError
+
+LOG = logging.getLogger("fastpump.protocol")
+
+WRITE_AT_ONCE = 256 * 1024
+"""Bytes in the outbox that do not wait for the end of the loop's turn."""
+
+HIGH_WATER = 1024 * 1024
+"""Bytes waiting in the transport from which on producers are held back."""
+
+
+class ConnectionProtocol(asyncio.BufferedProtocol):
+    """One connection, from `connection_made` to `connection_lost`.
+
+    Args:
+        on_frames: gets the frames of each read; a ProtocolError from it closes the connection.
+        on_lost: called once when the connection is gone, with the reason.
+        on_paused, on_resumed: the transport is full, or has room again.
+        heartbeat_interval: seconds of silence after which a heartbeat is sent.
+        heartbeat_timeout: further seconds of silence after which the connection is given up.
+        max_frame_size: longest frame accepted, in bytes.
+    """
+
+    def __init__(
+        self,
+        *,
+        on_frames: Callable[[list[Frame]], None],
+        on_lost: Callable[[ConnectionProtocol, ConnectionLost], None],
+        on_paused: Callable[[], None],
+        on_resumed: Callable[[], None],
+        heartbeat_interval: float,
+        heartbeat_timeout: float,
+        max_frame_size: int,
+    ) -> None:
+        self._on_frames = on_frames
+        self._on_lost = on_lost
+        self.pause_writing = on_paused  # type: ignore[method-assign]  # called by the transport
+        self.resume_writing = on_resumed  # type: ignore[method-assign]
+        self._heartbeat_interval = heartbeat_interval
+        self._heartbeat_timeout = heartbeat_timeout
+        self._loop = asyncio.get_running_loop()
+        self._framer = Framer(max_frame_size=max_frame_size, merge_pushes=True)
+        self.get_buffer = self._framer.get_buffer  # type: ignore[method-assign]
+        self._transport: asyncio.Transport | None = None
+        self._outbox: list[bytes] = []
+        self._outbox_size = 0
+        self._heard = False
+        self._silent_since = 0.0
+        self._watch_due = 0.0
+        self._heartbeat_sent = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._reason: Exception | None = None
+        self.closed: asyncio.Future[None] = self._loop.create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(high=HIGH_WATER)
+        self._silent_since = self._watch_due = self._loop.time()
+        self._watch()
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._heard = True
+        framer = self._framer
+        try:
+            frames = framer.commit(nbytes)
+            for frame in frames:
+                if frame.command == Command.HeartbeatRequest:
+                    self.send(encode_frame(Command.HeartbeatResponse, frame.correlation_id))
+            self._on_frames(frames)
+            if framer.error is not None:
+                raise framer.error
+        except ProtocolError as error:
+            self.abort(error)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._transport = None
+        self._outbox.clear()
+        reason = self._reason or error
+        lost = ConnectionLost(f"The connection was lost: {reason or 'closed by the server'}")
+        lost.__cause__ = reason
+        if not self.closed.done():
+            self.closed.set_result(None)
+        self._on_lost(self, lost)
+
+    def send(self, frame: bytes) -> None:
+        """Write the frame together with all others of this turn of the loop."""
+        outbox = self._outbox
+        if not outbox:
+            self._loop.call_soon(self._flush)
+        outbox.append(frame)
+        self._outbox_size += len(frame)
+        if self._outbox_size >= WRITE_AT_ONCE:
+            self._flush()
+
+    def close(self) -> None:
+        """Write what is waiting, then close."""
+        self._flush()
+        if self._transport is not None:
+            self._transport.close()
+
+    def abort(self, reason: Exception) -> None:
+        """Close at once because of `reason`."""
+        if self._transport is not None:
+            LOG.warning("Closing the connection: %s", reason)
+            self._reason = reason
+            self._transport.abort()
+
+    def _flush(self) -> None:
+        outbox = self._outbox
+        if outbox and self._transport is not None:
+            self._transport.write(outbox[0] if len(outbox) == 1 else b"".join(outbox))
+        outbox.clear()
+        self._outbox_size = 0
+
+    def _watch(self) -> None:
+        """Look for silence, several times per interval; any byte received ends it."""
+        now = self._loop.time()
+        late = now - self._watch_due
+        self._watch_due = now + self._heartbeat_interval / 4
+        self._timer = self._loop.call_at(self._watch_due, self._watch)
+        if self._heard:
+            self._heard = False
+            self._heartbeat_sent = False
+            self._silent_since = now
+        elif late < self._heartbeat_interval:
+            self._on_silence(now - self._silent_since)
+        # else: the program kept the loop busy, and bytes may lie unread in the socket.
+
+    def _on_silence(self, seconds: float) -> None:
+        if seconds >= self._heartbeat_interval + self._heartbeat_timeout:
+            self.abort(TimeoutError(f"nothing was received for {seconds:.1f} s"))
+        elif seconds >= self._heartbeat_interval and not self._heartbeat_sent:
+            self._heartbeat_sent = True
+            self.send(encode_frame(Command.HeartbeatRequest, os.urandom(16)))

@@ -1,0 +1,222 @@
+"""Pages that are asked for before they are needed, while the consumer works on earlier ones.
+
+A reader keeps a window of pages: those asked for and those received but not taken yet, bounded in
+number and in bytes. Two ways to know where the next page starts:
+
+* In a stream the numbers are predictable, so several pages are asked for at once. The first page
+  tells the last event number, and nothing behind it is asked for ahead of time. Where a page ends
+  elsewhere than predicted ($maxCount, $tb, $maxAge), the predicted ones are dropped.
+* In $all only the page itself tells; the next one is asked for the moment it arrives, not when the
+  consumer comes for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Generic, Protocol, TypeVar
+
+from fastpump._events import AllStreamSlice, StreamSlice
+from fastpump.exceptions import ProtocolError
+
+PageT = TypeVar("PageT", StreamSlice, AllStreamSlice)
+
+WINDOW_PAGES = 8
+WINDOW_BYTES = 8 * 1024 * 1024
+
+Ask = Callable[[Any, "Slot"], None]
+"""Sends the request for the page at a start; the page or an error goes to the slot."""
+
+
+class Course(Protocol):
+    """Where the pages of one read lie."""
+
+    def first(self) -> Any:
+        """Where the first page starts."""
+
+    def predict(self, start: Any) -> Any | None:
+        """Where the page after the one at `start` will start; None: only that page can tell."""
+
+    def after(self, page: Any) -> Any | None:
+        """Where the page after `page` starts; None: there is none."""
+
+
+class Slot:
+    """A page that was asked for; the operation's waiter."""
+
+    __slots__ = ("dropped", "error", "page", "reader", "start")
+
+    def __init__(self, reader: ReadAhead[Any], start: Any) -> None:
+        self.reader = reader
+        self.start = start
+        self.page: Any = None
+        self.error: BaseException | None = None
+        self.dropped = False
+
+    def done(self) -> bool:
+        return self.dropped or self.page is not None or self.error is not None
+
+    def set_result(self, page: Any) -> None:
+        self.page = page
+        self.reader.on_page(self)
+
+    def set_exception(self, error: BaseException) -> None:
+        self.error = error
+        self.reader.on_error()
+
+
+class ReadAhead(Generic[PageT]):
+    """The pages of one read, in order. Use it once, and `close()` it.
+
+    Args:
+        course: where the pages lie.
+        ask: sends a request.
+        is_held_back: whether the connection is full, so that only what is needed is asked for.
+    """
+
+    def __init__(self, course: Course, ask: Ask, is_held_back: Callable[[], bool]) -> None:
+        self._course = course
+        self._ask = ask
+        self._is_held_back = is_held_back
+        self._slots: deque[Slot] = deque()
+        self._buffered = 0
+        self._waiter: asyncio.Future[None] | None = None
+        self._closed = False
+
+    async def pages(self) -> AsyncIterator[PageT]:
+        """The pages up to the end, each as soon as it is there.
+
+        Raises:
+            FastpumpError: what a page's request ended with, after the pages before it.
+        """
+        self._request(self._course.first())
+        while self._slots:
+            slot = self._slots[0]
+            if not slot.done():
+                await self._arrival()
+                continue
+            self._slots.popleft()
+            if slot.error is not None:
+                raise slot.error
+            page: PageT = slot.page
+            self._buffered -= page.nbytes
+            self._keep_course(slot.start, page)
+            yield page
+
+    def close(self) -> None:
+        """Nobody wants more pages: ask for none, and let those under way go."""
+        self._closed = True
+        self._drop_slots()
+
+    def on_page(self, slot: Slot) -> None:
+        self._buffered += slot.page.nbytes
+        if slot is self._slots[-1]:
+            self._look_ahead()
+        self._wake()
+
+    def on_error(self) -> None:
+        self._wake()
+
+    def _keep_course(self, start: Any, page: PageT) -> None:
+        """Drop what was asked for at a wrong place, and see that the window is full."""
+        following = self._course.after(page)
+        if following == start:
+            raise ProtocolError(f"the server's page from {start} continues at {following} again")
+        if self._slots and self._slots[0].start != following:
+            self._drop_slots()
+        if not self._slots and following is not None:
+            self._request(following)
+        self._look_ahead()
+
+    def _look_ahead(self) -> None:
+        while self._slots and self._has_room() and not self._is_held_back():
+            newest = self._slots[-1]
+            if newest.page is not None:
+                start = self._course.after(newest.page)
+            else:
+                start = self._course.predict(newest.start)
+            if start is None or newest.error is not None:
+                return
+            self._request(start)
+
+    def _has_room(self) -> bool:
+        return (
+            not self._closed and len(self._slots) < WINDOW_PAGES and self._buffered < WINDOW_BYTES
+        )
+
+    def _request(self, start: Any) -> None:
+        slot = Slot(self, start)
+        self._slots.append(slot)
+        self._ask(start, slot)
+
+    def _drop_slots(self) -> None:
+        for slot in self._slots:
+            slot.dropped = True
+        self._slots.clear()
+        self._buffered = 0
+
+    async def _arrival(self) -> None:
+        self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+class StreamForward:
+    """Up a stream, `count` numbers at a time."""
+
+    def __init__(self, start: int, count: int) -> None:
+        self._start = start
+        self._count = count
+        self._last_known = -1
+
+    def first(self) -> int:
+        return self._start
+
+    def predict(self, start: int) -> int | None:
+        following = start + self._count
+        return following if following <= self._last_known else None
+
+    def after(self, page: StreamSlice) -> int | None:
+        self._last_known = page.last_event_number
+        return None if page.is_end_of_stream else page.next_event_number
+
+
+class StreamBackward:
+    """Down a stream from a number, or from its end (-1)."""
+
+    def __init__(self, start: int, count: int) -> None:
+        self._start = start
+        self._count = count
+
+    def first(self) -> int:
+        return self._start
+
+    def predict(self, start: int) -> int | None:
+        following = start - self._count
+        return following if start >= 0 and following >= 0 else None
+
+    def after(self, page: StreamSlice) -> int | None:
+        return None if page.is_end_of_stream else page.next_event_number
+
+
+class AllPages:
+    """Along the log of all events, in either direction: each page tells where the next starts."""
+
+    def __init__(self, start: Any) -> None:
+        self._start = start
+
+    def first(self) -> Any:
+        return self._start
+
+    def predict(self, start: Any) -> None:
+        return None
+
+    def after(self, page: AllStreamSlice) -> Any | None:
+        return None if page.is_end_of_stream else page.next_position

@@ -1,0 +1,243 @@
+# cython: nonecheck=True
+"""The hot requests as whole frames, ready to be sent.
+
+Every field the reference client writes is written, zeros included; fields in ascending order
+(protocol document, sections 3.2, 3.3 and 3.5):
+
+    WriteEvents      1 stream · 2 expected_version · 3 events NewEvent* · 4 require_master
+    ReadEvent        1 stream · 2 number · 3 resolve_link_tos · 4 require_master
+    ReadStreamEvents 1 stream · 2 from · 3 max_count · 4 resolve_link_tos · 5 require_master
+    ReadAllEvents    1 commit · 2 prepare · 3 max_count · 4 resolve_link_tos · 5 require_master
+    …AckEvents       1 subscription id · 2 event ids*
+    …NakEvents       1 subscription id · 2 event ids* · 3 message · 4 action
+"""
+
+from uuid import UUID
+
+from cpython.bytes cimport PyBytes_AS_STRING
+from libc.stdint cimport int64_t
+from libc.stdlib cimport calloc, free
+
+from fastpump._framing cimport new_frame
+from fastpump._ids cimport uuid_to_wire
+from fastpump._new_events cimport NewEventData, Part, prepare, utf8_of, write_part
+from fastpump._varint cimport (
+    size_of_bytes_field, size_of_number_field, write_bytes_field, write_number_field,
+)
+
+from fastpump._framing import MAX_FRAME_SIZE
+from fastpump._new_events import NewEvent
+from fastpump.exceptions import UsageError
+
+cdef enum:
+    WRITE_EVENTS = 0x82
+    READ_EVENT = 0xB0
+    READ_STREAM_FORWARD = 0xB2
+    READ_STREAM_BACKWARD = 0xB4
+    READ_ALL_FORWARD = 0xB6
+    READ_ALL_BACKWARD = 0xB8
+    ACK_EVENTS = 0xCC
+    NAK_EVENTS = 0xCD
+
+    HEADER = 18
+    SIZE_OF_ID_FIELD = 18
+    SIZE_OF_FLAG_FIELD = 2
+    MAX_IDS = 2000                         # ids in one ack or nak, as the reference client has it
+
+cdef Py_ssize_t max_frame_size = MAX_FRAME_SIZE
+
+
+cdef bytes write_frame(
+    bytes correlation_id, object stream, int64_t expected_version, const Part* parts,
+    Py_ssize_t count, bint require_master, bytes auth,
+):
+    cdef Py_ssize_t stream_size = 0
+    cdef const char* name = utf8_of(stream, "stream", -1, &stream_size)
+    cdef Py_ssize_t size = (
+        size_of_bytes_field(stream_size) + size_of_number_field(expected_version)
+        + SIZE_OF_FLAG_FIELD
+    )
+    cdef Py_ssize_t i
+    for i in range(count):
+        size += size_of_bytes_field(parts[i].size)
+    if size + HEADER + (0 if auth is None else len(auth)) > max_frame_size:
+        raise UsageError(
+            "events", f"{count} events make a message of {size} bytes, over {max_frame_size}"
+        )
+    cdef unsigned char* out = NULL
+    cdef bytes frame = new_frame(WRITE_EVENTS, correlation_id, auth, size, &out)
+    out = write_bytes_field(out, 1, name, stream_size)
+    out = write_number_field(out, 2, expected_version)
+    for i in range(count):
+        out = write_part(out, &parts[i])
+    write_number_field(out, 4, require_master)
+    return frame
+
+
+def encode_write_event(
+    bytes correlation_id not None, stream, int64_t expected_version, type, data, metadata, id,
+    bint require_master=False, bytes auth=None,
+):
+    """WriteEvents with one event; the arguments are those of `NewEvent`."""
+    cdef Part part
+    cdef list alive = []
+    cdef NewEventData event = NewEvent(type, id, data, metadata)
+    prepare(&part, event, -1, alive)
+    return write_frame(
+        correlation_id, stream, expected_version, &part, 1, require_master, auth
+    )
+
+
+def encode_write_events(
+    bytes correlation_id not None, stream, int64_t expected_version, list events not None,
+    bint require_master=False, bytes auth=None,
+):
+    """WriteEvents with NewEventData, or tuples of the same four values.
+
+    Raises:
+        UsageError: the stream or an event cannot be sent; it names which.
+    """
+    cdef Py_ssize_t count = len(events)
+    cdef Py_ssize_t i
+    cdef list alive = []
+    cdef Part* parts = <Part*>calloc(count if count else 1, sizeof(Part))
+    if parts == NULL:
+        raise MemoryError
+    try:
+        for i in range(count):
+            prepare(&parts[i], new_event_at(events, i, alive), i, alive)
+        return write_frame(
+            correlation_id, stream, expected_version, parts, count, require_master, auth
+        )
+    finally:
+        free(parts)
+
+
+cdef NewEventData new_event_at(list events, Py_ssize_t index, list alive):
+    event = events[index]
+    if isinstance(event, NewEventData):
+        return event
+    if not isinstance(event, tuple) or len(event) != 4:
+        raise UsageError(f"events[{index}]", f"is not a NewEvent: {event!r:.80}")
+    event = NewEventData(*event)
+    alive.append(event)
+    return event
+
+
+def encode_read_event(
+    bytes correlation_id not None, stream, int64_t event_number, bint resolve_links,
+    bint require_master=False, bytes auth=None,
+):
+    """ReadEvent."""
+    cdef Py_ssize_t stream_size = 0
+    cdef const char* name = utf8_of(stream, "stream", -1, &stream_size)
+    cdef unsigned char* out = NULL
+    cdef bytes frame = new_frame(
+        READ_EVENT, correlation_id, auth,
+        size_of_bytes_field(stream_size) + size_of_number_field(event_number)
+        + 2 * SIZE_OF_FLAG_FIELD,
+        &out,
+    )
+    out = write_bytes_field(out, 1, name, stream_size)
+    out = write_number_field(out, 2, event_number)
+    out = write_number_field(out, 3, resolve_links)
+    write_number_field(out, 4, require_master)
+    return frame
+
+
+def encode_read_stream(
+    bytes correlation_id not None, bint backward, stream, int64_t from_event_number, int max_count,
+    bint resolve_links, bint require_master=False, bytes auth=None,
+):
+    """ReadStreamEvents, in one direction or the other."""
+    cdef Py_ssize_t stream_size = 0
+    cdef const char* name = utf8_of(stream, "stream", -1, &stream_size)
+    cdef unsigned char* out = NULL
+    cdef bytes frame = new_frame(
+        READ_STREAM_BACKWARD if backward else READ_STREAM_FORWARD, correlation_id, auth,
+        size_of_bytes_field(stream_size) + size_of_number_field(from_event_number)
+        + size_of_number_field(max_count) + 2 * SIZE_OF_FLAG_FIELD,
+        &out,
+    )
+    out = write_bytes_field(out, 1, name, stream_size)
+    out = write_number_field(out, 2, from_event_number)
+    out = write_number_field(out, 3, max_count)
+    out = write_number_field(out, 4, resolve_links)
+    write_number_field(out, 5, require_master)
+    return frame
+
+
+def encode_read_all(
+    bytes correlation_id not None, bint backward, int64_t commit_position,
+    int64_t prepare_position, int max_count,
+    bint resolve_links, bint require_master=False, bytes auth=None,
+):
+    """ReadAllEvents, in one direction or the other."""
+    cdef unsigned char* out = NULL
+    cdef bytes frame = new_frame(
+        READ_ALL_BACKWARD if backward else READ_ALL_FORWARD, correlation_id, auth,
+        size_of_number_field(commit_position) + size_of_number_field(prepare_position)
+        + size_of_number_field(max_count) + 2 * SIZE_OF_FLAG_FIELD,
+        &out,
+    )
+    out = write_number_field(out, 1, commit_position)
+    out = write_number_field(out, 2, prepare_position)
+    out = write_number_field(out, 3, max_count)
+    out = write_number_field(out, 4, resolve_links)
+    write_number_field(out, 5, require_master)
+    return frame
+
+
+cdef int check_ids(list event_ids) except -1:
+    if not 0 < len(event_ids) <= MAX_IDS:
+        raise UsageError("event_ids", f"{len(event_ids)} ids; 1 to {MAX_IDS} are possible")
+    for id in event_ids:
+        if not isinstance(id, UUID):
+            raise UsageError("event_ids", f"must be UUIDs, not {type(id).__name__}")
+    return 0
+
+
+cdef unsigned char* write_ids(unsigned char* out, list event_ids) except NULL:
+    cdef unsigned char[16] wire
+    for id in event_ids:
+        uuid_to_wire(id, wire)
+        out = write_bytes_field(out, 2, <const char*>wire, 16)
+    return out
+
+
+def encode_ack(bytes correlation_id not None, subscription_id, list event_ids not None):
+    """PersistentSubscriptionAckEvents for 1 to 2000 UUIDs."""
+    check_ids(event_ids)
+    cdef Py_ssize_t name_size = 0
+    cdef const char* name = utf8_of(subscription_id, "subscription_id", -1, &name_size)
+    cdef unsigned char* out = NULL
+    cdef bytes frame = new_frame(
+        ACK_EVENTS, correlation_id, None,
+        size_of_bytes_field(name_size) + SIZE_OF_ID_FIELD * len(event_ids), &out,
+    )
+    out = write_bytes_field(out, 1, name, name_size)
+    write_ids(out, event_ids)
+    return frame
+
+
+def encode_nak(
+    bytes correlation_id not None, subscription_id, list event_ids not None, int action,
+    str message not None,
+):
+    """PersistentSubscriptionNakEvents for 1 to 2000 UUIDs; `action` as in section 3.5."""
+    check_ids(event_ids)
+    cdef Py_ssize_t name_size = 0
+    cdef const char* name = utf8_of(subscription_id, "subscription_id", -1, &name_size)
+    cdef bytes text = message.encode()
+    cdef unsigned char* out = NULL
+    cdef bytes frame = new_frame(
+        NAK_EVENTS, correlation_id, None,
+        size_of_bytes_field(name_size) + SIZE_OF_ID_FIELD * len(event_ids)
+        + size_of_bytes_field(len(text)) + size_of_number_field(action),
+        &out,
+    )
+    out = write_bytes_field(out, 1, name, name_size)
+    out = write_ids(out, event_ids)
+    out = write_bytes_field(out, 3, PyBytes_AS_STRING(text), len(text))
+    write_number_field(out, 4, action)
+    return frame

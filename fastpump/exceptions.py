@@ -1,0 +1,253 @@
+"""The errors fastpump raises: one root, below it by blame.
+
+* `UsageError`: the call was wrong; nothing was sent.
+* `ProtocolError`: the peer sent bytes that are not the protocol.
+* `ConnectFailed`, `ConnectionLost`, `ClientClosed`: there is no connection to use.
+* `ConversationException` and below: one operation failed, mostly because the server said so.
+
+photon-pump's names and attributes are kept, so that an `except` clause written for it still works.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+__all__ = [
+    "AccessDenied",
+    "BadRequest",
+    "ClientClosed",
+    "ConnectFailed",
+    "ConnectionLost",
+    "ConversationException",
+    "DiscoveryFailed",
+    "EventNotFound",
+    "FastpumpError",
+    "MessageUnhandled",
+    "NotAuthenticated",
+    "NotHandled",
+    "NotMaster",
+    "NotReady",
+    "OperationTimedOut",
+    "PayloadUnreadable",
+    "PhotonPumpException",
+    "ProtocolError",
+    "ReadError",
+    "ServerError",
+    "StreamDeleted",
+    "StreamNotFound",
+    "SubscriptionCreationFailed",
+    "SubscriptionFailed",
+    "TooBusy",
+    "UnexpectedCommand",
+    "UsageError",
+    "WriteFailed",
+    "WrongExpectedVersion",
+]
+
+
+class FastpumpError(Exception):
+    """Root of every error that fastpump raises on its own account."""
+
+    retriable = False
+    """Whether the same request may succeed later without being changed."""
+
+
+PhotonPumpException = FastpumpError
+
+
+class UsageError(FastpumpError, ValueError):
+    """An argument is not acceptable; nothing was sent. `argument` names it."""
+
+    def __init__(self, argument: str, problem: str) -> None:
+        super().__init__(f"{argument}: {problem}")
+        self.argument = argument
+
+
+class ProtocolError(FastpumpError):
+    """Bytes that the protocol does not allow; `offset` counts from the start of what was read."""
+
+    def __init__(self, message: str, offset: int | None = None) -> None:
+        super().__init__(message if offset is None else f"{message} (at byte {offset})")
+        self.offset = offset
+
+
+class ConnectFailed(FastpumpError, ConnectionError):
+    """No usable connection could be made; the text says what was tried."""
+
+    retriable = True
+
+
+class DiscoveryFailed(ConnectFailed):
+    """No node of the cluster could be found or chosen."""
+
+
+class ConnectionLost(FastpumpError, ConnectionError):
+    """The connection ended while the operation waited, and the operation could not be re-sent."""
+
+    retriable = True
+
+
+class ClientClosed(FastpumpError):
+    """The client was closed, or never connected, when the operation was asked for."""
+
+
+class ConversationException(FastpumpError):
+    """One operation failed. `conversation_id` is its correlation id, where it had one."""
+
+    def __init__(self, conversation_id: UUID | None, message: str, *args: Any) -> None:
+        super().__init__(message, *args)
+        self.conversation_id = conversation_id
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class OperationTimedOut(ConversationException, TimeoutError):
+    """No reply came within the operation's time."""
+
+    retriable = True
+
+    def __init__(self, conversation_id: UUID | None, operation: str, seconds: float) -> None:
+        super().__init__(conversation_id, f"{operation}: no reply within {seconds:g} s")
+
+
+class ServerError(ConversationException):
+    """The server answered that it will not or cannot do what was asked."""
+
+
+class StreamNotFound(ServerError):
+    def __init__(self, conversation_id: UUID | None, stream: str) -> None:
+        super().__init__(conversation_id, f"The stream {stream!r} does not exist")
+        self.stream = stream
+
+
+class StreamDeleted(ServerError):
+    def __init__(self, conversation_id: UUID | None, stream: str) -> None:
+        super().__init__(conversation_id, f"The stream {stream!r} has been deleted")
+        self.stream = stream
+
+
+class EventNotFound(ServerError):
+    """Kept for photon-pump's programs; `Client.get_event` returns None instead of raising it."""
+
+    def __init__(self, conversation_id: UUID | None, stream: str, event_number: int) -> None:
+        super().__init__(conversation_id, f"The stream {stream!r} has no event {event_number}")
+        self.stream = stream
+        self.event_number = event_number
+
+
+class ReadError(ServerError):
+    def __init__(self, conversation_id: UUID | None, stream: str, error: str) -> None:
+        super().__init__(conversation_id, f"Reading {stream!r} failed: {error}")
+        self.stream = stream
+        self.error = error
+
+
+class AccessDenied(ServerError):
+    """The credentials in force do not permit the operation on this stream."""
+
+    def __init__(self, conversation_id: UUID | None, type: str, error: str) -> None:
+        super().__init__(conversation_id, f"{type}: access denied on {error}")
+        self.conversation_type = type
+
+
+class WrongExpectedVersion(ServerError):
+    """The stream is not at the version the write expected.
+
+    `actual_version` is the stream's last event number (-1: it has no events), or None where the
+    server does not tell it (transactions; servers before 4.1).
+    """
+
+    def __init__(
+        self,
+        conversation_id: UUID | None,
+        stream: str,
+        expected_version: int,
+        actual_version: int | None,
+    ) -> None:
+        actual = "" if actual_version is None else f", it is at {actual_version}"
+        super().__init__(
+            conversation_id, f"The stream {stream!r} is not at version {expected_version}{actual}"
+        )
+        self.stream = stream
+        self.expected_version = expected_version
+        self.actual_version = actual_version
+
+
+class WriteFailed(ServerError):
+    """The server gave up on a write, or refused it for another reason than those above."""
+
+    retriable = True
+
+
+class BadRequest(ServerError):
+    """The server could not make sense of the request."""
+
+
+class NotAuthenticated(ServerError):
+    """The credentials are wrong, or there are none where some are needed."""
+
+
+class MessageUnhandled(ServerError):
+    """The node received the request and did not process it."""
+
+    retriable = True
+
+    def __init__(self, conversation_id: UUID | None, message: str, reason: int) -> None:
+        super().__init__(conversation_id, message)
+        self.reason = reason
+
+
+class NotReady(MessageUnhandled):
+    def __init__(self, conversation_id: UUID | None) -> None:
+        super().__init__(conversation_id, "The node is not ready", 0)
+
+
+class TooBusy(MessageUnhandled):
+    def __init__(self, conversation_id: UUID | None) -> None:
+        super().__init__(conversation_id, "The node is too busy", 1)
+
+
+class NotMaster(MessageUnhandled):
+    """Only the leader may answer, and this node is not it. `leader` is (host, port) or None."""
+
+    def __init__(self, conversation_id: UUID | None, leader: tuple[str, int] | None = None) -> None:
+        where = "" if leader is None else f"; the leader is {leader[0]}:{leader[1]}"
+        super().__init__(conversation_id, f"The node is not the leader{where}", 2)
+        self.leader = leader
+
+
+class NotHandled(MessageUnhandled):
+    """The node did not process the request, for a reason this client does not know."""
+
+    def __init__(self, conversation_id: UUID | None, reason: int) -> None:
+        super().__init__(conversation_id, f"The node refused the request (reason {reason})", reason)
+
+
+class PayloadUnreadable(ConversationException, ProtocolError):
+    """The reply to an operation could not be decoded; the ProtocolError is its `__cause__`."""
+
+    def __init__(self, conversation_id: UUID | None, problem: ProtocolError) -> None:
+        ConversationException.__init__(
+            self, conversation_id, f"The reply could not be read: {problem}"
+        )
+        self.offset = problem.offset
+
+
+class UnexpectedCommand(ConversationException):
+    """The reply to an operation is of a kind that does not belong to it."""
+
+    def __init__(self, conversation_id: UUID | None, expected: str, actual: str) -> None:
+        super().__init__(conversation_id, f"Expected {expected}, the server sent {actual}")
+        self.expected = expected
+        self.actual = actual
+
+
+class SubscriptionCreationFailed(ConversationException):
+    pass
+
+
+class SubscriptionFailed(ConversationException):
+    pass

@@ -1,0 +1,180 @@
+"""The vocabulary of the public API: what is written, what comes back, and the protocol's enums.
+
+photon-pump's names are kept where it had one. The numbers are those of the protocol document,
+sections 3 and 5.1.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import NamedTuple
+from uuid import UUID
+
+from fastpump._commands import Command as TcpCommand
+from fastpump._events import AllStreamSlice, Event, EventRecord, Events, StreamSlice
+from fastpump._new_events import MAX_EVENT_SIZE, Json, NewEvent, NewEventData
+from fastpump._position import Beginning, End, Position, PositionSentinel
+from fastpump._replies import WriteResult
+from fastpump.exceptions import UsageError
+
+__all__ = [
+    "DISPATCH_TO_SINGLE",
+    "MAX_EVENT_SIZE",
+    "MAX_READ_COUNT",
+    "PINNED",
+    "ROUND_ROBIN",
+    "AllStreamSlice",
+    "Beginning",
+    "ContentType",
+    "Credential",
+    "End",
+    "Event",
+    "EventRecord",
+    "Events",
+    "ExpectedVersion",
+    "Header",
+    "Json",
+    "NewEvent",
+    "NewEventData",
+    "NotHandledReason",
+    "OperationFlags",
+    "OperationResult",
+    "Position",
+    "PositionSentinel",
+    "ReadAllResult",
+    "ReadEventResult",
+    "ReadStreamResult",
+    "StreamDirection",
+    "StreamSlice",
+    "SubscriptionDropReason",
+    "SubscriptionResult",
+    "TcpCommand",
+    "WriteResult",
+]
+
+ROUND_ROBIN = "RoundRobin"
+DISPATCH_TO_SINGLE = "DispatchToSingle"
+PINNED = "Pinned"
+
+MAX_READ_COUNT = 4096
+"""Most events a server returns in one page."""
+
+
+class StreamDirection(IntEnum):
+    Forward = 0
+    Backward = 1
+
+
+class ContentType(IntEnum):
+    Binary = 0x00
+    Json = 0x01
+
+
+class OperationFlags(IntEnum):
+    Empty = 0x00
+    Authenticated = 0x01
+
+
+class ExpectedVersion(IntEnum):
+    """What a write expects of its stream; any number from 0 on means "the last event is this one".
+
+    `StreamMustBeEmpty` has photon-pump's value, which really means "the last event is number 0".
+    """
+
+    Any = -2
+    StreamMustNotExist = -1
+    StreamMustBeEmpty = 0
+    StreamMustExist = -4
+
+
+class OperationResult(IntEnum):
+    Success = 0
+    PrepareTimeout = 1
+    CommitTimeout = 2
+    ForwardTimeout = 3
+    WrongExpectedVersion = 4
+    StreamDeleted = 5
+    InvalidTransaction = 6
+    AccessDenied = 7
+
+
+class ReadEventResult(IntEnum):
+    Success = 0
+    NotFound = 1
+    NoStream = 2
+    StreamDeleted = 3
+    Error = 4
+    AccessDenied = 5
+
+
+class ReadStreamResult(IntEnum):
+    Success = 0
+    NoStream = 1
+    StreamDeleted = 2
+    NotModified = 3
+    Error = 4
+    AccessDenied = 5
+
+
+class ReadAllResult(IntEnum):
+    Success = 0
+    NotModified = 1
+    Error = 2
+    AccessDenied = 3
+
+
+class NotHandledReason(IntEnum):
+    NotReady = 0
+    TooBusy = 1
+    NotMaster = 2
+    IsReadOnly = 3
+
+
+class SubscriptionDropReason(IntEnum):
+    Unsubscribed = 0
+    AccessDenied = 1
+    NotFound = 2
+    PersistentSubscriptionDeleted = 3
+    SubscriberMaxCountReached = 4
+
+
+class SubscriptionResult(IntEnum):
+    Success = 0
+    AlreadyExists = 1
+    Fail = 2
+    AccessDenied = 3
+
+
+class Header(NamedTuple):
+    """The header of a frame: `size` counts everything behind the length prefix."""
+
+    size: int
+    cmd: int
+    flags: int
+    correlation_id: UUID
+    username: str | None = None
+    password: str | None = None
+
+
+class Credential:
+    """A login and its password. Neither `repr` nor any log shows the password."""
+
+    __slots__ = ("auth_block", "password", "username")
+
+    def __init__(self, username: str, password: str) -> None:
+        self.username = username
+        self.password = password
+        self.auth_block = _counted("username", username) + _counted("password", password)
+
+    def __repr__(self) -> str:
+        return f"<Credential of {self.username!r}>"
+
+
+def _counted(argument: str, text: str) -> bytes:
+    """UTF-8 bytes behind their count in one byte (protocol document, section 1.2)."""
+    if not isinstance(text, str):
+        raise UsageError(argument, f"must be a str, not {type(text).__name__}")
+    encoded = text.encode()
+    if len(encoded) > 255:
+        raise UsageError(argument, f"takes 255 bytes at most, these are {len(encoded)}")
+    return bytes([len(encoded)]) + encoded

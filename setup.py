@@ -1,0 +1,74 @@
+"""The extension modules and their compiler flags; everything else is in pyproject.toml.
+
+Two environment variables change the build (run `make clean` when switching):
+
+- ``FASTPUMP_DEBUG=1``: no optimisation, debug symbols, bounds checks and C assertions on.
+- ``FASTPUMP_SANITIZE=1``: AddressSanitizer and UndefinedBehaviorSanitizer (GCC or Clang); run the
+  tests with ``LD_PRELOAD`` set to the compiler's ``libasan.so``.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+
+EXTENSIONS = (
+    "fastpump._framing",
+    "fastpump._event_table",
+    "fastpump._events",
+    "fastpump._ids",
+    "fastpump._replies",
+    "fastpump._new_events",
+    "fastpump._requests",
+    "fastpump.server._ids",
+    "fastpump.server._records",
+)
+
+DEBUG = os.environ.get("FASTPUMP_DEBUG") == "1"
+SANITIZE = os.environ.get("FASTPUMP_SANITIZE") == "1"
+SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
+
+
+def compile_flags() -> list[str]:
+    if sys.platform == "win32":
+        return ["/Od", "/Z7"] if DEBUG else ["/O2"]
+    flags = ["-Wall", "-Wsign-compare"]
+    flags += ["-O0", "-g", "-UNDEBUG"] if DEBUG else ["-O3"]
+    return flags + (["-g", "-fno-omit-frame-pointer", *SANITIZERS] if SANITIZE else [])
+
+
+def link_flags() -> list[str]:
+    return SANITIZERS if SANITIZE and sys.platform != "win32" else []
+
+
+def source_of(module: str) -> str:
+    return module.replace(".", "/") + ".pyx"
+
+
+def extension(module: str) -> Extension:
+    return Extension(
+        module,
+        [source_of(module)],
+        extra_compile_args=compile_flags(),
+        extra_link_args=link_flags(),
+    )
+
+
+setup(
+    ext_modules=cythonize(
+        [extension(module) for module in EXTENSIONS if Path(source_of(module)).exists()],
+        # Generated C stays out of the package folder, and so out of the wheel.
+        build_dir="build/cython-debug" if DEBUG else "build/cython",
+        force=DEBUG,
+        compiler_directives={
+            "language_level": "3",
+            "boundscheck": DEBUG,
+            "wraparound": False,
+            "cdivision": True,
+            # Signatures that `inspect` understands: the test of the .pyi files reads them.
+            "binding": True,
+        },
+    ),
+)
