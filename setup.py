@@ -23,6 +23,7 @@ EXTENSIONS = (
     "fastpump._new_events",
     "fastpump._requests",
     "fastpump.server._ids",
+    "fastpump.server._messages",
     "fastpump.server._records",
 )
 

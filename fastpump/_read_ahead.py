@@ -22,7 +22,7 @@ from fastpump.exceptions import ProtocolError
 
 PageT = TypeVar("PageT", StreamSlice, AllStreamSlice)
 
-WINDOW_PAGES = 8
+WINDOW_PAGES = 4
 WINDOW_BYTES = 8 * 1024 * 1024
 
 Ask = Callable[[Any, "Slot"], None]

@@ -1,0 +1,119 @@
+"""The comparison's results as one Markdown table, ratios first."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections import defaultdict
+from datetime import date
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
+
+import tools
+
+if TYPE_CHECKING:
+    from rows import Load, Row
+
+CLIENTS = ("fastpump", "photon-pump")
+LIMIT = "limit"
+NOTHING = "–"
+HEADINGS = ("Work", "× photon-pump", "× limit", "fastpump", "photon-pump", "limit", "spread")
+
+
+class Results:
+    """What the rounds measured, by participant and row (for the limit: by its mode)."""
+
+    def __init__(self) -> None:
+        self.rates: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
+        self.errors: dict[tuple[str, str], str] = {}
+        self.versions: dict[str, str] = {}
+
+    def median(self, who: str, what: str | None) -> float | None:
+        rates = self.rates.get((who, what)) if what else None
+        return median(rates) if rates else None
+
+    def spread(self, who: str, what: str | None) -> float:
+        """Distance of the fastest and the slowest round, as a part of the median."""
+        rates = self.rates.get((who, what)) if what else None
+        return (max(rates) - min(rates)) / median(rates) if rates else 0.0
+
+
+def markdown(results: Results, rows: list[Row], load: Load, rounds: int, before: float) -> str:
+    """The report. `before` is the machine's load average when the run began."""
+    lines = [
+        "# fastpump beside photon-pump and the limit",
+        "",
+        f"{date.today().isoformat()}, {machine()}; load average before the run {before:.2f}.",
+        f"{versions(results)}.",
+        f"Median of {rounds} interleaved rounds of {load.seconds:g} s a row; {load.events:,} "
+        f"events of about 200 bytes of JSON, pages of {load.page}.",
+        "",
+        line(HEADINGS),
+        line(["---"] + ["---:"] * (len(HEADINGS) - 1)),
+        *(line(cells(results, row)) for row in rows),
+        "",
+        "The last four columns: events per second, and the distance of the fastest and the slowest "
+        "round in the least steady of them.",
+    ]
+    if results.errors:
+        lines += ["", "Failed:", ""]
+        lines += [f"- {who}, {what}: {why}" for (who, what), why in results.errors.items()]
+    return "\n".join(lines) + "\n"
+
+
+def cells(results: Results, row: Row) -> list[str]:
+    ours, theirs = (results.median(client, row.name) for client in CLIENTS)
+    limit = results.median(LIMIT, row.limit)
+    spread = max(
+        *(results.spread(client, row.name) for client in CLIENTS),
+        results.spread(LIMIT, row.limit),
+    )
+    return [
+        row.title,
+        ratio(ours, theirs),
+        ratio(ours, limit),
+        *(amount(rate) for rate in (ours, theirs, limit)),
+        f"{spread:.0%}",
+    ]
+
+
+def ratio(ours: float | None, other: float | None) -> str:
+    if ours is None or other is None:
+        return NOTHING
+    value = ours / other
+    return f"**{value:.0f}**" if value >= 10 else f"**{value:.2g}**"
+
+
+def amount(rate: float | None) -> str:
+    """Three significant digits, with thousands separated."""
+    if rate is None:
+        return NOTHING
+    unit = 10 ** max(0, len(str(int(rate))) - 3)
+    return f"{round(rate / unit) * unit:,}"
+
+
+def line(columns: list[str] | tuple[str, ...]) -> str:
+    return f"| {' | '.join(columns)} |"
+
+
+def machine() -> str:
+    release = platform.release().partition("-")[0]
+    return f"{cpu_model()}, {os.cpu_count()} cores, {platform.system()} {release}"
+
+
+def cpu_model() -> str:
+    """The name the kernel gives the processor; without /proc, what Python knows of it."""
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for entry in info.read_text(encoding="utf-8").splitlines():
+            name, _, value = entry.partition(":")
+            if name.strip() == "model name":
+                return value.strip()
+    return platform.processor() or platform.machine()
+
+
+def versions(results: Results) -> str:
+    compiler = tools.call([tools.compiler(), "--version"], "asking the compiler").splitlines()[0]
+    named = {"Python": platform.python_version(), **results.versions}
+    return ", ".join([f"{name} {value}" for name, value in named.items()] + [compiler])
