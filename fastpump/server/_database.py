@@ -1,0 +1,184 @@
+"""The SQLite file: opening, recognising, locking, and SQLite's errors as ours.
+
+    log      segments of encoded events; `position` is the log offset of the segment's first byte
+    streams  the number of every stream name
+    runs     where a stream's events lie: triples (number, position, count) of 64-bit integers
+    ids      runs of the event id index, `slot` = run * 256 + blob (see `_ids.pyx`)
+    filters  the Bloom filters of these
+    state    how much of the log the other tables cover
+
+Only `log` is written when events are committed. The rest is an index over it that is brought up to
+date every now and then; what it lacks is read from the end of the log when the file is opened.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import sys
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from fastpump.server.errors import (
+    DatabaseInUse,
+    DatabaseTooNew,
+    NotOurDatabase,
+    StoreError,
+    StoreFailed,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+APPLICATION_ID = 0x46504442
+"""Bytes 68 to 71 of the file, "FPDB": what tells our files from other SQLite databases."""
+
+FORMAT_VERSION = 1
+
+SCHEMA = """
+CREATE TABLE log (position INTEGER PRIMARY KEY, records BLOB NOT NULL);
+CREATE TABLE streams (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
+CREATE TABLE runs (
+    stream INTEGER NOT NULL, number INTEGER NOT NULL, places BLOB NOT NULL,
+    PRIMARY KEY (stream, number)
+) WITHOUT ROWID;
+CREATE TABLE ids (slot INTEGER PRIMARY KEY, entries BLOB NOT NULL);
+CREATE TABLE filters (partition INTEGER PRIMARY KEY, bits BLOB NOT NULL);
+CREATE TABLE state (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+"""
+
+# A checkpoint every 16 MiB of write-ahead log instead of every 4: fewer pages are copied twice.
+WAL_PAGES = 4096
+
+
+class Database:
+    """An open database. `writer` and `reader` are connections in autocommit mode.
+
+    In a file they are two, so that reads go on while a commit waits for the disk; in memory they
+    are one and the same.
+
+    Args:
+        path: the file, created if there is none; None for a database in memory.
+
+    Raises:
+        StoreError: one of its kinds, with a text of one line.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self._lock: IO[bytes] | None = None
+        if path is None:
+            self.writer = self.reader = _connect(":memory:")
+            _create(self.writer)
+            return
+        try:
+            self._lock = _lock_beside(path)
+            self.writer = _open_file(path)
+            self.reader = _connect(str(path))
+        except BaseException:
+            self._release()
+            raise
+
+    def close(self) -> None:
+        """Close both connections; the file may be opened by another node from then on."""
+        self.reader.close()
+        self.writer.close()
+        self._release()
+
+    def _release(self) -> None:
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    @property
+    def in_memory(self) -> bool:
+        return self.path is None
+
+
+@contextlib.contextmanager
+def sqlite_errors(path: Path | None) -> Iterator[None]:
+    """Turn what SQLite raises into StoreFailed with one line that names the file."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        where = "The database in memory" if path is None else str(path)
+        raise StoreFailed(f"{where}: {error}") from error
+
+
+def _connect(target: str) -> sqlite3.Connection:
+    # Our own BEGIN and COMMIT; used from the loop's thread and the committing one, never at a time.
+    return sqlite3.connect(target, isolation_level=None, check_same_thread=False)
+
+
+def _open_file(path: Path) -> sqlite3.Connection:
+    is_new = not path.exists() or path.stat().st_size == 0
+    try:
+        connection = _connect(str(path))
+    except sqlite3.Error as error:
+        raise StoreError(f"{path}: {error}") from error
+    try:
+        if not is_new:
+            _recognise(path, connection)
+        with sqlite_errors(path):
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}")
+            if is_new:
+                _create(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _recognise(path: Path, connection: sqlite3.Connection) -> None:
+    try:
+        (application_id,) = connection.execute("PRAGMA application_id").fetchone()
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except sqlite3.DatabaseError as error:
+        raise NotOurDatabase(f"{path} is not a database of fastpump ({error})") from error
+    if application_id == 0 and tables == 0:
+        # Killed while creating it: nothing was ever stored.
+        with sqlite_errors(path):
+            _create(connection)
+        return
+    if application_id != APPLICATION_ID:
+        raise NotOurDatabase(f"{path} is an SQLite database, but not one of fastpump")
+    if version > FORMAT_VERSION:
+        raise DatabaseTooNew(
+            f"{path} has format {version}; this fastpump knows formats up to {FORMAT_VERSION}"
+        )
+
+
+def _create(connection: sqlite3.Connection) -> None:
+    connection.executescript(
+        f"BEGIN; {SCHEMA} PRAGMA application_id = {APPLICATION_ID};"
+        f" PRAGMA user_version = {FORMAT_VERSION}; COMMIT"
+    )
+
+
+def _lock_beside(path: Path) -> IO[bytes]:
+    """Hold the file `<path>-lock` locked: two nodes on one database would overwrite each other."""
+    try:
+        file = path.with_name(path.name + "-lock").open("ab")
+    except OSError as error:
+        raise StoreError(f"{path}: {error.strerror}") from error
+    try:
+        _lock(file)
+    except OSError as error:
+        file.close()
+        raise DatabaseInUse(f"{path} is in use by another node") from error
+    return file
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _lock(file: IO[bytes]) -> None:
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+else:
+    import fcntl
+
+    def _lock(file: IO[bytes]) -> None:
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,0 +1,363 @@
+"""Events in SQLite: the log, and where in it a stream's events and an event id lie.
+
+The store knows no rules of the protocol: it appends what it is told, and finds it again. All of it
+runs in the event loop's thread but `commit`, which waits for the disk and may run in another one.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from array import array
+from bisect import bisect_right, insort
+from collections import OrderedDict
+from typing import TYPE_CHECKING
+
+from fastpump.server._database import Database, sqlite_errors
+from fastpump.server._idindex import IdIndex
+from fastpump.server._records import Entry, LogWriter, entries_of, learn_ids, runs_of, span_of
+from fastpump.server._streams import Stream
+from fastpump.server.errors import StoreDamaged
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+INDEX_EVERY = 131072
+"""Events after which the index tables are brought up to date; opening may re-read so many."""
+
+PLACES_PER_ROW = 128
+CACHED_STREAMS = 65536
+CACHED_BYTES = 8 * 1024 * 1024
+
+Segment = tuple[int, bytes]
+"""Position of its first byte, and the entries in it."""
+
+
+class SegmentCache:
+    """The segments used last, bounded in bytes, found by any position in them."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._size = 0
+        self._segments: OrderedDict[int, bytes] = OrderedDict()
+        self._starts: list[int] = []
+
+    def find(self, position: int) -> Segment | None:
+        index = bisect_right(self._starts, position) - 1
+        if index < 0:
+            return None
+        start = self._starts[index]
+        records = self._segments[start]
+        if position >= start + len(records):
+            return None
+        self._segments.move_to_end(start)
+        return start, records
+
+    def add(self, start: int, records: bytes) -> None:
+        if start in self._segments:
+            return
+        self._segments[start] = records
+        insort(self._starts, start)
+        self._size += len(records)
+        while self._size > self._limit and len(self._segments) > 1:
+            oldest, dropped = self._segments.popitem(last=False)
+            del self._starts[bisect_right(self._starts, oldest) - 1]
+            self._size -= len(dropped)
+
+    def clear(self) -> None:
+        self._segments.clear()
+        self._starts.clear()
+        self._size = 0
+
+
+class Store:
+    """The log and its index.
+
+    Attributes:
+        end: the end of the durable log; every durable event's position is below it.
+        last_position: commit position of the last durable event, -1 in an empty log.
+
+    Args:
+        path: the database file, created if missing; None keeps everything in memory.
+
+    Raises:
+        StoreError: one of its kinds.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._database = Database(path)
+        try:
+            self._load()
+        except sqlite3.Error as error:
+            self._database.close()
+            raise StoreDamaged(f"{path}: {error}") from error
+        except BaseException:
+            self._database.close()
+            raise
+
+    # --- opening and closing ---
+
+    @property
+    def in_memory(self) -> bool:
+        return self._database.in_memory
+
+    def close(self) -> None:
+        self._database.close()
+
+    def recover(self) -> None:
+        """Give up what was appended but not committed: everything as the database has it."""
+        writer = self._database.writer
+        if writer.in_transaction:
+            writer.execute("ROLLBACK")
+        self._load()
+
+    def _load(self) -> None:
+        reader = self._database.reader
+        state = dict(reader.execute("SELECT name, value FROM state"))
+        self._indexed: int = state.get("indexed", 0)
+        self._ids = IdIndex(self._database, state.get("id_runs", 0))
+        (newest_id,) = reader.execute("SELECT coalesce(max(id), 0) FROM streams").fetchone()
+        self._next_id: int = newest_id + 1
+        self._streams: dict[str, Stream] = {}
+        self._unsaved: dict[str, Stream] = {}
+        self._unnamed: list[tuple[int, str]] = []
+        self._cache = SegmentCache(CACHED_BYTES)
+        self.end = 0
+        self.last_position = -1
+        self._replay_tail()
+        self._find_end()
+
+    def _replay_tail(self) -> None:
+        """Index the part of the log that the index tables do not have."""
+        tail = self._database.reader.execute(
+            "SELECT position, records FROM log WHERE position >= ? ORDER BY position",
+            (self._indexed,),
+        )
+        for start, records in tail:
+            for name, number, offset, count in runs_of(records):
+                stream = self.stream(name)
+                stream_id = self.adopt(stream)
+                learn_ids(self._ids.recent, records, offset, count, stream_id)
+                stream.learn([number, start + offset, count])
+                stream.committed = stream.last
+
+    def _find_end(self) -> None:
+        row = self._database.reader.execute(
+            "SELECT position, records FROM log ORDER BY position DESC LIMIT 1"
+        ).fetchone()
+        if row is not None:
+            start, records = row
+            self.end = start + len(records)
+            self.last_position = last_entry(records).commit_position
+
+    # --- streams ---
+
+    def stream(self, name: str) -> Stream:
+        """The stream of that name, which need not have events."""
+        stream = self._streams.get(name)
+        return self._load_stream(name) if stream is None else stream
+
+    def _load_stream(self, name: str) -> Stream:
+        if len(self._streams) >= CACHED_STREAMS:
+            self._streams = dict(self._unsaved)
+        reader = self._database.reader
+        row = reader.execute("SELECT id FROM streams WHERE name = ?", (name,)).fetchone()
+        stream = Stream(name, None if row is None else row[0])
+        if row is not None:
+            self._load_last(stream)
+        self._streams[name] = stream
+        return stream
+
+    def _load_last(self, stream: Stream) -> None:
+        newest = array("q")
+        for (places,) in self._database.reader.execute(
+            "SELECT places FROM runs WHERE stream = ? ORDER BY number DESC LIMIT 2", (stream.id,)
+        ):
+            newest = array("q", places) + newest
+        if newest:
+            stream.learn(newest)
+            stream.committed = stream.last
+            del stream.recent[:]
+
+    def adopt(self, stream: Stream) -> int:
+        """The number of a stream that is about to get events; a new one if it has none."""
+        if stream.id is None:
+            stream.id = self._next_id
+            self._next_id += 1
+            self._unnamed.append((stream.id, stream.name))
+        self._unsaved[stream.name] = stream
+        return stream.id
+
+    # --- appending ---
+
+    def log_writer(self) -> LogWriter:
+        """An encoder that continues the log; at most one is in use at a time."""
+        return LogWriter(self.end, self._ids.recent)
+
+    def write(self, segments: list[Segment]) -> None:
+        """Hand the segments to SQLite; they are durable and seen after `commit` and `publish`.
+
+        Raises:
+            StoreFailed: call `recover`.
+        """
+        writer = self._database.writer
+        with sqlite_errors(self._database.path):
+            writer.execute("BEGIN IMMEDIATE")
+            writer.executemany("INSERT INTO log VALUES (?, ?)", segments)
+
+    def commit(self) -> None:
+        """Wait until what was written is on disk.
+
+        Raises:
+            StoreFailed: call `recover`.
+        """
+        with sqlite_errors(self._database.path):
+            self._database.writer.execute("COMMIT")
+
+    def publish(self, log: LogWriter, segments: list[Segment]) -> None:
+        """What `log` wrote is durable: reads may see it."""
+        self.end = log.position
+        if segments:
+            self.last_position = log.last_position
+        for start, records in segments:
+            self._cache.add(start, records)
+        if len(self._ids.recent) >= INDEX_EVERY:
+            self._save_index()
+
+    def _save_index(self) -> None:
+        """Bring the index tables up to the end of the log."""
+        writer = self._database.writer
+        try:
+            writer.execute("BEGIN IMMEDIATE")
+            writer.executemany("INSERT INTO streams VALUES (?, ?)", self._unnamed)
+            writer.executemany("INSERT INTO runs VALUES (?, ?, ?)", self._place_rows())
+            self._ids.write_run()
+            writer.executemany(
+                "REPLACE INTO state VALUES (?, ?)",
+                (("indexed", self.end), ("id_runs", self._ids.runs + 1)),
+            )
+            writer.execute("COMMIT")
+        except sqlite3.Error:
+            # The log has everything, so nothing is lost: the next group of writes tries again.
+            if writer.in_transaction:
+                writer.execute("ROLLBACK")
+            return
+        self._indexed = self.end
+        self._ids.forget_recent()
+        for stream in self._unsaved.values():
+            del stream.recent[:]
+        self._unsaved.clear()
+        self._unnamed.clear()
+
+    def _place_rows(self) -> Iterator[tuple[int | None, int, bytes]]:
+        size = 3 * PLACES_PER_ROW
+        for stream in self._unsaved.values():
+            places = stream.recent
+            for first in range(0, len(places), size):
+                yield stream.id, places[first], places[first : first + size].tobytes()
+
+    # --- finding ---
+
+    def find_id(self, event_id: bytes) -> tuple[int, int] | None:
+        """(stream number, event number) of the first event that had this id."""
+        return self._ids.find(event_id)
+
+    def places(self, stream: Stream, first: int, last: int) -> list[tuple[int, int, int]]:
+        """The stretches of the log that hold events `first` … `last`: (number, position, count).
+
+        They come in order, each lies within one segment, and the outer ones may reach beyond the
+        two numbers.
+        """
+        found: list[tuple[int, int, int]] = []
+        recent = stream.recent
+        if stream.id is not None and (not recent or first < recent[0]):
+            for (row,) in self._database.reader.execute(
+                "SELECT places FROM runs WHERE stream = :stream AND number <= :last"
+                " AND number >= coalesce((SELECT max(number) FROM runs"
+                " WHERE stream = :stream AND number <= :first), :first) ORDER BY number",
+                {"stream": stream.id, "first": first, "last": last},
+            ):
+                _add_places(found, array("q", row), first, last)
+        if recent and last >= recent[0]:
+            _add_places(found, recent, first, last)
+        return found
+
+    def segment(self, position: int) -> Segment:
+        """The segment in which the entry at this position lies.
+
+        Raises:
+            StoreDamaged: there is none.
+        """
+        found = self._cache.find(position)
+        if found is not None:
+            return found
+        row = self._database.reader.execute(
+            "SELECT position, records FROM log WHERE position <= ? ORDER BY position DESC LIMIT 1",
+            (position,),
+        ).fetchone()
+        if row is None or position >= row[0] + len(row[1]):
+            raise StoreDamaged(f"The log has nothing at position {position}")
+        self._cache.add(*row)
+        return row[0], row[1]
+
+    def segments_from(self, position: int) -> Iterator[Segment]:
+        """The durable segments from the one that may hold this position on, in order."""
+        cursor = self._database.reader.execute(
+            "SELECT position, records FROM log WHERE position < :end AND position >= coalesce("
+            "(SELECT max(position) FROM log WHERE position <= :position), 0) ORDER BY position",
+            {"position": position, "end": self.end},
+        )
+        try:
+            yield from cursor
+        finally:
+            cursor.close()
+
+    def segments_before(self, position: int) -> Iterator[Segment]:
+        """The durable segments that begin before this position, the newest first."""
+        cursor = self._database.reader.execute(
+            "SELECT position, records FROM log WHERE position < ? ORDER BY position DESC",
+            (min(position, self.end),),
+        )
+        try:
+            yield from cursor
+        finally:
+            cursor.close()
+
+    def entry(self, stream: Stream, number: int) -> Entry | None:
+        """One event of a stream, committed or not, or None if it has no such number."""
+        places = self.places(stream, number, number)
+        if not places:
+            return None
+        first, position, _ = places[0]
+        start, records = self.segment(position)
+        return entries_of(records, position - start, number - first + 1)[-1]
+
+
+def _add_places(
+    found: list[tuple[int, int, int]], places: array[int], first: int, last: int
+) -> None:
+    """Append the part of `places` within first … last."""
+    for index in range(_place_before(places, first), len(places), 3):
+        number, position, count = places[index : index + 3]
+        if number > last:
+            return
+        if number + count > first:
+            found.append((number, position, count))
+
+
+def _place_before(places: array[int], number: int) -> int:
+    """Index of the last triple that begins at or before `number`, or 0."""
+    low, high = 0, len(places) // 3
+    while low < high:
+        middle = (low + high) // 2
+        if places[3 * middle] <= number:
+            low = middle + 1
+        else:
+            high = middle
+    return max(0, 3 * (low - 1))
+
+
+def last_entry(records: bytes) -> Entry:
+    """The last entry of a segment."""
+    _, count = span_of(records, 0, len(records))
+    return entries_of(records, 0, count)[-1]
