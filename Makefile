@@ -30,7 +30,7 @@ wheel: $(STAMPS)/wheel ## Build the wheel into dist/
 lint: $(STAMPS)/dev ## Check formatting and style, Python and Cython
 	$(DEV)/bin/ruff format --check $(CHECKED)
 	$(DEV)/bin/ruff check $(CHECKED)
-	$(DEV)/bin/cython-lint fastpump
+	PATH="$(CURDIR)/$(DEV)/bin:$$PATH" cython-lint fastpump
 
 types: $(STAMPS)/dev ## Check the types strictly
 	$(DEV)/bin/mypy

@@ -9,7 +9,6 @@ Two environment variables change the build (run `make clean` when switching):
 
 import os
 import sys
-from pathlib import Path
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
@@ -44,14 +43,10 @@ def link_flags() -> list[str]:
     return SANITIZERS if SANITIZE and sys.platform != "win32" else []
 
 
-def source_of(module: str) -> str:
-    return module.replace(".", "/") + ".pyx"
-
-
 def extension(module: str) -> Extension:
     return Extension(
         module,
-        [source_of(module)],
+        [module.replace(".", "/") + ".pyx"],
         extra_compile_args=compile_flags(),
         extra_link_args=link_flags(),
     )
@@ -59,7 +54,7 @@ def extension(module: str) -> Extension:
 
 setup(
     ext_modules=cythonize(
-        [extension(module) for module in EXTENSIONS if Path(source_of(module)).exists()],
+        [extension(module) for module in EXTENSIONS],
         # Generated C stays out of the package folder, and so out of the wheel.
         build_dir="build/cython-debug" if DEBUG else "build/cython",
         force=DEBUG,

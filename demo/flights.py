@@ -34,7 +34,8 @@ STREAM = "aircraft-{tailnum:unknown}"
 TYPE = "flight"
 MEGABYTE = 1_000_000
 
-FASTPUMP = [sys.executable, "-m", "fastpump"]
+# The installed command; `python -m fastpump` would take the source folder it is started in.
+FASTPUMP = [str(Path(sys.executable).with_name("fastpump"))]
 # Reading the log of all events takes an administrator; these are what a fresh node knows.
 ADMINISTRATOR = ["--username", "admin"]
 ENVIRONMENT = {**os.environ, "FASTPUMP_PASSWORD": "changeit"}
@@ -258,11 +259,10 @@ def main() -> int:
         print(f"The demo failed: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(
-            f"\nStopped. {folder / 'events.db'} can be used: fastpump serve --path "
-            f"{folder / 'events.db'}\nThe next `make demo` starts from the beginning.",
-            file=sys.stderr,
-        )
+        print("\nStopped. The next `make demo` starts from the beginning.", file=sys.stderr)
+        database = folder / "events.db"
+        if database.exists():
+            print(f"What was acknowledged is in {database}: fastpump serve --path {database}")
         return 130
     return 0
 

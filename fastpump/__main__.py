@@ -13,10 +13,12 @@ def main() -> None:
     try:
         from fastpump.cli.app import app
     except ModuleNotFoundError as error:
-        if error.name not in ("click", "rich"):
+        if str(error.name).partition(".")[0] not in ("click", "rich"):
             raise
         sys.stderr.write(MISSING_EXTRA)
         raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
     # Many small objects come and go here, hardly any in cycles, so look for those less often; and
     # never again among what the imports have made.
     gc.freeze()

@@ -11,8 +11,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from enum import Enum
+from typing import Any
 
 from fastpump._commands import Command
 from fastpump._dispatcher import Dispatcher
@@ -20,6 +22,7 @@ from fastpump._framing import MAX_FRAME_SIZE, encode_frame
 from fastpump._operations import Authenticate, IdentifyClient, Operation
 from fastpump._protocol import ConnectionProtocol
 from fastpump.exceptions import (
+    BadRequest,
     ClientClosed,
     ConnectFailed,
     ConnectionLost,
@@ -36,6 +39,9 @@ CHECK_INTERVAL = 0.1
 
 FIRST_ATTEMPTS = 3
 """Attempts of the first connect; it should tell soon that there is no server."""
+
+SHORTEST_FRAME, LONGEST_FRAME = 18, 0x7FFFFFFF
+"""Bytes behind the length prefix: a header alone, and what the prefix can say."""
 
 LONGEST_DELAY = 5.0
 """Seconds, the most that lie between two attempts to reconnect."""
@@ -64,17 +70,36 @@ class ConnectionSettings:
     max_frame_size: int = MAX_FRAME_SIZE
 
     def __post_init__(self) -> None:
-        for name in ("connect_timeout", "operation_timeout", "heartbeat_interval"):
-            if not getattr(self, name) > 0:
-                raise UsageError(name, f"must be above 0 seconds, not {getattr(self, name)}")
-        for name in ("heartbeat_timeout", "reconnect_delay"):
-            if not getattr(self, name) >= 0:
-                raise UsageError(name, f"must not be below 0 seconds, not {getattr(self, name)}")
-        if self.max_reconnects < -1:
-            raise UsageError("max_reconnects", "must be 0 or more, or -1 for no limit")
-        for name in ("max_attempts", "max_in_flight"):
-            if getattr(self, name) < 1:
-                raise UsageError(name, f"must be 1 or more, not {getattr(self, name)}")
+        for field in fields(self):
+            value = getattr(self, field.name)
+            accepts, wanted = _RULES[field.name]
+            if not isinstance(value, (int, float)) or not accepts(value):
+                raise UsageError(field.name, f"must be {wanted}, not {value!r:.80}")
+
+
+Rule = tuple[Callable[[Any], bool], str]
+
+_TIME: Rule = (lambda value: value > 0, "above 0 seconds")
+_DELAY: Rule = (lambda value: value >= 0, "0 seconds or more")
+_COUNT: Rule = (lambda value: isinstance(value, int) and value >= 1, "1 or more")
+
+_RULES: dict[str, Rule] = {
+    "connect_timeout": _TIME,
+    "operation_timeout": _TIME,
+    "heartbeat_interval": _TIME,
+    "heartbeat_timeout": _DELAY,
+    "reconnect_delay": _DELAY,
+    "max_reconnects": (
+        lambda value: isinstance(value, int) and value >= -1,
+        "0 or more, or -1 for no limit",
+    ),
+    "max_attempts": _COUNT,
+    "max_in_flight": _COUNT,
+    "max_frame_size": (
+        lambda value: isinstance(value, int) and SHORTEST_FRAME <= value <= LONGEST_FRAME,
+        f"{SHORTEST_FRAME} to {LONGEST_FRAME} bytes",
+    ),
+}
 
 
 class Connector:
@@ -120,8 +145,8 @@ class Connector:
         self.state = ConnectorState.Connecting
         try:
             await self._connect(FIRST_ATTEMPTS)
-        except BaseException:
-            self.state = ConnectorState.Closed
+        except BaseException as error:
+            self._end(error if isinstance(error, FastpumpError) else ClientClosed("Not connected"))
             raise
         self._check_due = asyncio.get_running_loop().time()
         self._check_deadlines()
@@ -158,8 +183,11 @@ class Connector:
             try:
                 await self._attempt()
                 return
-            except (OSError, asyncio.TimeoutError, FastpumpError) as error:
+            # A UnicodeError is what a host name causes that cannot be one.
+            except (OSError, UnicodeError, FastpumpError) as error:
                 LOG.info("Connecting to %s failed: %r", self._address, error)
+                if self.state is ConnectorState.Closed:
+                    raise ClientClosed("The client was closed while it connected") from error
                 if attempt == attempts:
                     if isinstance(error, NotAuthenticated):
                         raise
@@ -168,7 +196,7 @@ class Connector:
                         f"{'attempt' if attempt == 1 else 'attempts'} in "
                         f"{loop.time() - begin:.1f} s, the last one failed with {_describe(error)}"
                     ) from error
-            delay = min(self._settings.reconnect_delay * 2**attempt, LONGEST_DELAY)
+            delay = min(self._settings.reconnect_delay * 2 ** min(attempt, 16), LONGEST_DELAY)
             await asyncio.sleep(delay * random.uniform(0.5, 1.0))
 
     @property
@@ -186,12 +214,18 @@ class Connector:
             max_frame_size=self._settings.max_frame_size,
         )
         loop = asyncio.get_running_loop()
-        await asyncio.wait_for(
-            loop.create_connection(lambda: protocol, self._host, self._port),
-            self._settings.connect_timeout,
-        )
+        timeout = self._settings.connect_timeout
+        connection = loop.create_connection(lambda: protocol, self._host, self._port)
+        try:
+            await asyncio.wait_for(connection, timeout)
+        except asyncio.TimeoutError as error:
+            raise ConnectFailed(f"no answer within {timeout:g} s") from error
         try:
             await self._introduce(protocol)
+            if protocol.closed.done():
+                raise protocol.closed.result()
+            if self.state is ConnectorState.Closed:
+                raise ClientClosed("The client was closed while it connected")
         except BaseException:
             protocol.close()
             raise
@@ -233,7 +267,7 @@ class Connector:
             if waiter.done():
                 waiter.result()
             elif protocol.closed.done():
-                raise ConnectionLost(f"the server closed the connection at {kind.__name__}")
+                raise ConnectionLost(f"{kind.__name__}: {protocol.closed.result()}")
             else:
                 operation.time_out()
                 waiter.result()
@@ -245,6 +279,10 @@ class Connector:
             return  # lost during its handshake, which has noticed
         self._protocol = None
         if self.state is ConnectorState.Closed:
+            return
+        if isinstance(error.__cause__, BadRequest):
+            # What we sent is no good, and would not be better on another connection.
+            self._end(error.__cause__)
             return
         LOG.warning("%s; reconnecting to %s", error, self._address)
         self.state = ConnectorState.Reconnecting
@@ -259,7 +297,7 @@ class Connector:
             await self._connect(attempts)
             self.reconnects += 1
         except FastpumpError as error:
-            LOG.error("%s; giving up", error)
+            LOG.error("Giving up: %s", error)
             self._end(error)
 
     def _check_deadlines(self) -> None:

@@ -12,18 +12,20 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from fastpump._commands import name_of
+from fastpump._commands import Command, name_of
 from fastpump._framing import Frame
 from fastpump._ids import CorrelationIds
-from fastpump.exceptions import FastpumpError, ProtocolError
+from fastpump.exceptions import BadRequest, FastpumpError, ProtocolError, UsageError
 
 LOG = logging.getLogger("fastpump.dispatcher")
 
 RETRY_DELAY = 0.1
 """Seconds before a request is repeated that a node was not ready for."""
 
-Send = Callable[[bytes], None]
+_NO_ID = bytes(16)
+_HEARTBEATS = (Command.HeartbeatRequest, Command.HeartbeatResponse)
 
+Send = Callable[[bytes], None]
 
 Retry = Callable[[Any, FastpumpError], None]
 
@@ -82,11 +84,13 @@ class Dispatcher:
 
         Raises:
             FastpumpError: what the dispatcher was closed with.
+            UsageError: the correlation id, chosen by the user, is in use.
         """
         if self._closed_by is not None:
-            raise self._closed_by
+            raise self._closed_by.with_traceback(None)
         operation.deadline = self._clock() + operation.timeout
-        self._operations[operation.correlation_id] = operation
+        if self._operations.setdefault(operation.correlation_id, operation) is not operation:
+            raise UsageError("correlation_id", "belongs to an operation that is under way")
         if self._send is not None:
             operation.attempts += 1
             self._send(operation.frame)
@@ -105,6 +109,7 @@ class Dispatcher:
         Raises:
             ProtocolError: a frame's body could not be decoded. The operation it was for has failed;
                 the frames behind it are lost with the connection.
+            BadRequest: the server refuses the connection itself.
         """
         operations = self._operations
         for frame in frames:
@@ -131,6 +136,7 @@ class Dispatcher:
             if not operation.is_abandoned:
                 self._renew(operation)
                 self._send_again(operation, operation.correlation_id)
+        self._admit()
 
     def disconnected(self, error: FastpumpError) -> None:
         """The connection is gone: operations that were sent often enough fail with `error`."""
@@ -140,6 +146,7 @@ class Dispatcher:
             if operation.is_abandoned or operation.attempts >= self._max_attempts:
                 del self._operations[correlation_id]
                 operation.fail(error)
+        self._admit()
 
     def retry(self, operation: Operation, error: FastpumpError) -> None:
         """Send an operation again that a node did not handle; `error` if that was often enough."""
@@ -161,7 +168,11 @@ class Dispatcher:
         self._operations.clear()
         for operation in operations:
             operation.fail(error)
-        self._admit()
+        self.is_full = False
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        self._waiters.clear()
 
     def check_deadlines(self, now: float) -> None:
         """End operations whose time is over; forget those nobody waits for that were never sent.
@@ -180,8 +191,9 @@ class Dispatcher:
 
     def pause(self) -> None:
         """The connection cannot take more bytes for now."""
-        self._paused = True
-        self.is_full = True
+        if self._closed_by is None:
+            self._paused = True
+            self.is_full = True
 
     def resume(self) -> None:
         self._paused = False
@@ -224,6 +236,11 @@ class Dispatcher:
             self._send(operation.frame)
 
     def _count_unknown(self, frame: Frame) -> None:
+        if frame.command in _HEARTBEATS:
+            return  # the protocol has seen to it
+        if frame.command == Command.BadRequest and frame.correlation_id == _NO_ID:
+            # Not about one request: the server closes now (protocol document, section 1.3).
+            raise BadRequest(None, bytes(frame.body).decode(errors="replace"))
         self.unknown_frames += 1
         if frame.command not in self._known_unknowns:
             self._known_unknowns.add(frame.command)

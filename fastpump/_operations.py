@@ -118,11 +118,11 @@ class Operation:
         """
         if self.waiter.done():
             return True
-        if frame.command != self.reply:
-            self._on_other_frame(frame, retry)
-            return True
         try:
-            self.on_reply(frame, retry)
+            if frame.command == self.reply:
+                self.on_reply(frame, retry)
+            else:
+                self._on_other_frame(frame, retry)
         except ProtocolError as error:
             unreadable = PayloadUnreadable(self.conversation_id, error)
             unreadable.__cause__ = error
@@ -164,8 +164,8 @@ class Operation:
             retry(self, TooBusy(self.conversation_id))
         elif reply.reason == NotHandledReason.NotMaster:
             leader = _cold.decode("LeaderInfo", reply.additional_info)
-            where = (leader.external_tcp_address, leader.external_tcp_port)
-            self.fail(NotMaster(self.conversation_id, where))
+            host, port = leader.external_tcp_address, leader.external_tcp_port
+            self.fail(NotMaster(self.conversation_id, (host, port) if host else None))
         else:
             self.fail(NotHandled(self.conversation_id, reply.reason))
 

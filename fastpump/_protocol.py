@@ -15,7 +15,7 @@ from typing import cast
 
 from fastpump._commands import Command
 from fastpump._framing import Frame, Framer, encode_frame
-from fastpump.exceptions import ConnectionLost, ProtocolError
+from fastpump.exceptions import ConnectionLost, FastpumpError
 
 LOG = logging.getLogger("fastpump.protocol")
 
@@ -30,7 +30,7 @@ class ConnectionProtocol(asyncio.BufferedProtocol):
     """One connection, from `connection_made` to `connection_lost`.
 
     Args:
-        on_frames: gets the frames of each read; a ProtocolError from it closes the connection.
+        on_frames: gets the frames of each read; a FastpumpError from it closes the connection.
         on_lost: called once when the connection is gone, with the reason.
         on_paused, on_resumed: the transport is full, or has room again.
         heartbeat_interval: seconds of silence after which a heartbeat is sent.
@@ -67,7 +67,7 @@ class ConnectionProtocol(asyncio.BufferedProtocol):
         self._heartbeat_sent = False
         self._timer: asyncio.TimerHandle | None = None
         self._reason: Exception | None = None
-        self.closed: asyncio.Future[None] = self._loop.create_future()
+        self.closed: asyncio.Future[ConnectionLost] = self._loop.create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -86,7 +86,7 @@ class ConnectionProtocol(asyncio.BufferedProtocol):
             self._on_frames(frames)
             if framer.error is not None:
                 raise framer.error
-        except ProtocolError as error:
+        except FastpumpError as error:
             self.abort(error)
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -98,7 +98,7 @@ class ConnectionProtocol(asyncio.BufferedProtocol):
         lost = ConnectionLost(f"The connection was lost: {reason or 'closed by the server'}")
         lost.__cause__ = reason
         if not self.closed.done():
-            self.closed.set_result(None)
+            self.closed.set_result(lost)
         self._on_lost(self, lost)
 
     def send(self, frame: bytes) -> None:

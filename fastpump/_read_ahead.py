@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Any, Generic, Protocol, TypeVar
 
 from fastpump._events import AllStreamSlice, StreamSlice
+from fastpump._position import End, Position
 from fastpump.exceptions import ProtocolError
 
 PageT = TypeVar("PageT", StreamSlice, AllStreamSlice)
@@ -40,6 +41,12 @@ class Course(Protocol):
 
     def after(self, page: Any) -> Any | None:
         """Where the page after `page` starts; None: there is none."""
+
+    def advances(self, start: Any, following: Any) -> bool:
+        """Whether a page that starts at `following` can come after the one at `start`.
+
+        A server that says otherwise would have us read for ever.
+        """
 
 
 class Slot:
@@ -67,7 +74,7 @@ class Slot:
 
 
 class ReadAhead(Generic[PageT]):
-    """The pages of one read, in order. Use it once, and `close()` it.
+    """The pages of one read, in order; to be used once.
 
     Args:
         course: where the pages lie.
@@ -81,36 +88,43 @@ class ReadAhead(Generic[PageT]):
         self._is_held_back = is_held_back
         self._slots: deque[Slot] = deque()
         self._buffered = 0
+        self._page_size = 0  # of the last page; the next ones are taken to be as large
         self._waiter: asyncio.Future[None] | None = None
-        self._closed = False
 
-    async def pages(self) -> AsyncIterator[PageT]:
-        """The pages up to the end, each as soon as it is there.
+    async def pages(self) -> AsyncGenerator[PageT, None]:
+        """The pages up to the end that hold events, each as soon as it is there.
 
         Raises:
             FastpumpError: what a page's request ended with, after the pages before it.
         """
-        self._request(self._course.first())
-        while self._slots:
-            slot = self._slots[0]
-            if not slot.done():
-                await self._arrival()
-                continue
-            self._slots.popleft()
-            if slot.error is not None:
-                raise slot.error
-            page: PageT = slot.page
-            self._buffered -= page.nbytes
-            self._keep_course(slot.start, page)
-            yield page
+        try:
+            self._request(self._course.first())
+            while self._slots:
+                page = self._take()
+                if page is None:
+                    await self._arrival()
+                elif len(page):
+                    yield page
+        finally:
+            # Nobody wants more: those under way may come, and are let go.
+            self._drop_slots()
 
-    def close(self) -> None:
-        """Nobody wants more pages: ask for none, and let those under way go."""
-        self._closed = True
-        self._drop_slots()
+    def _take(self) -> PageT | None:
+        """The next page, if it is there."""
+        slot = self._slots[0]
+        if not slot.done():
+            return None
+        self._slots.popleft()
+        if slot.error is not None:
+            raise slot.error
+        page: PageT = slot.page
+        self._buffered -= page.nbytes
+        self._keep_course(slot.start, page)
+        return page
 
     def on_page(self, slot: Slot) -> None:
-        self._buffered += slot.page.nbytes
+        self._page_size = slot.page.nbytes
+        self._buffered += self._page_size
         if slot is self._slots[-1]:
             self._look_ahead()
         self._wake()
@@ -121,8 +135,8 @@ class ReadAhead(Generic[PageT]):
     def _keep_course(self, start: Any, page: PageT) -> None:
         """Drop what was asked for at a wrong place, and see that the window is full."""
         following = self._course.after(page)
-        if following == start:
-            raise ProtocolError(f"the server's page from {start} continues at {following} again")
+        if following is not None and not self._course.advances(start, following):
+            raise ProtocolError(f"the server's page from {start} does not lead on: {following}")
         if self._slots and self._slots[0].start != following:
             self._drop_slots()
         if not self._slots and following is not None:
@@ -133,17 +147,19 @@ class ReadAhead(Generic[PageT]):
         while self._slots and self._has_room() and not self._is_held_back():
             newest = self._slots[-1]
             if newest.page is not None:
-                start = self._course.after(newest.page)
+                following = self._course.after(newest.page)
             else:
-                start = self._course.predict(newest.start)
-            if start is None or newest.error is not None:
+                following = self._course.predict(newest.start)
+            if following is None or newest.error is not None:
                 return
-            self._request(start)
+            if not self._course.advances(newest.start, following):
+                return  # an error once the consumer has come so far
+            self._request(following)
 
     def _has_room(self) -> bool:
-        return (
-            not self._closed and len(self._slots) < WINDOW_PAGES and self._buffered < WINDOW_BYTES
-        )
+        under_way = sum(not slot.done() for slot in self._slots)
+        expected = self._buffered + under_way * self._page_size
+        return len(self._slots) < WINDOW_PAGES and expected < WINDOW_BYTES
 
     def _request(self, start: Any) -> None:
         slot = Slot(self, start)
@@ -187,6 +203,9 @@ class StreamForward:
         self._last_known = page.last_event_number
         return None if page.is_end_of_stream else page.next_event_number
 
+    def advances(self, start: int, following: int) -> bool:
+        return following > start
+
 
 class StreamBackward:
     """Down a stream from a number, or from its end (-1)."""
@@ -205,18 +224,27 @@ class StreamBackward:
     def after(self, page: StreamSlice) -> int | None:
         return None if page.is_end_of_stream else page.next_event_number
 
+    def advances(self, start: int, following: int) -> bool:
+        return following >= 0 and (start < 0 or following < start)
+
 
 class AllPages:
     """Along the log of all events, in either direction: each page tells where the next starts."""
 
-    def __init__(self, start: Any) -> None:
+    def __init__(self, start: Position, forward: bool) -> None:
         self._start = start
+        self._forward = forward
 
-    def first(self) -> Any:
+    def first(self) -> Position:
         return self._start
 
-    def predict(self, start: Any) -> None:
+    def predict(self, start: Position) -> None:
         return None
 
-    def after(self, page: AllStreamSlice) -> Any | None:
+    def after(self, page: AllStreamSlice) -> Position | None:
         return None if page.is_end_of_stream else page.next_position
+
+    def advances(self, start: Position, following: Position) -> bool:
+        if start == End.position:
+            return following != start
+        return following > start if self._forward else following < start

@@ -35,7 +35,7 @@ cdef enum:
     TYPE_END_GROUP = 4
     TYPE_FIXED32 = 5
 
-    MAX_VARINT = 10
+    MAX_UINT32 = 5                         # bytes of a tag or length, leading zeros included
     MAX_GROUP_DEPTH = 32
 
 
@@ -77,22 +77,24 @@ cdef inline int read_int64(Cursor* c, int64_t* value) noexcept nogil:
 
 cdef inline int read_length(Cursor* c, Py_ssize_t* length) noexcept nogil:
     """The length of a length-delimited value, which then lies wholly before `end`."""
+    cdef const unsigned char* start = c.pos
     cdef uint64_t value = 0
     cdef int fault = read_varint(c, &value)
     if fault != WIRE_OK:
         return fault
-    if value > <uint64_t>(c.end - c.pos):
+    if value > <uint64_t>(c.end - c.pos) or c.pos - start > MAX_UINT32:
         return WIRE_PAST_END
     length[0] = <Py_ssize_t>value
     return WIRE_OK
 
 
 cdef inline int read_tag(Cursor* c, uint32_t* tag) noexcept nogil:
+    cdef const unsigned char* start = c.pos
     cdef uint64_t value = 0
     cdef int fault = read_varint(c, &value)
     if fault != WIRE_OK:
         return fault
-    if value < 8 or value > 0xFFFFFFFFU:
+    if value < 8 or value > 0xFFFFFFFFU or c.pos - start > MAX_UINT32:
         return WIRE_BAD_TAG
     tag[0] = <uint32_t>value
     return WIRE_OK

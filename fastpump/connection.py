@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import time
 import warnings
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable
 from contextlib import aclosing
+from operator import index
 from types import TracebackType
 from typing import Any, NoReturn
 from uuid import UUID, uuid4
@@ -24,7 +26,7 @@ from fastpump._operations import (
     ReadStreamForward,
     WriteEvents,
 )
-from fastpump._read_ahead import AllPages, Course, ReadAhead, Slot, StreamBackward, StreamForward
+from fastpump._read_ahead import AllPages, ReadAhead, Slot, StreamBackward, StreamForward
 from fastpump._requests import (
     encode_read_all,
     encode_read_event,
@@ -52,6 +54,9 @@ from fastpump.messages import (
 __all__ = ["Client", "connect"]
 
 Forward = StreamDirection.Forward
+
+MAX_NUMBER = 2**63 - 1
+"""Event numbers and log offsets are 64-bit."""
 
 
 class Client:
@@ -126,12 +131,11 @@ class Client:
 
     async def ping(self, conversation_id: UUID | None = None) -> float:
         """Send a Ping; returns the seconds until its Pong came."""
-        correlation_id = self._new_id(conversation_id)
+        correlation_id = self._new_id(conversation_id, "conversation_id")
         frame = encode_frame(Command.Ping, correlation_id)
-        loop = asyncio.get_running_loop()
-        begin = loop.time()
+        begin = time.perf_counter()
         await self._perform(Ping, correlation_id, frame)
-        return loop.time() - begin
+        return time.perf_counter() - begin
 
     async def publish_event(
         self,
@@ -162,7 +166,7 @@ class Client:
         >>> await client.publish_event("account-7", "opened", {"owner": "Ada"})
         """
         dispatcher = self._dispatcher or self._not_connected()
-        if expected_version < -2:
+        if expected_version != -2:
             check_expected_version(expected_version)
         correlation_id = dispatcher.new_correlation_id()
         frame = encode_write_event(
@@ -230,8 +234,7 @@ class Client:
         Raises:
             StreamNotFound, StreamDeleted, ReadError
         """
-        if event_number < -1:
-            raise UsageError("event_number", f"must be 0 or more, or -1, not {event_number}")
+        check_number("event_number", event_number, -1)
         wire_id = self._new_id(correlation_id)
         frame = encode_read_event(wire_id, stream, event_number, resolve_links, require_master)
         event: Event | None = await self._perform(ReadEvent, wire_id, frame, stream)
@@ -352,7 +355,7 @@ class Client:
                 for event in page:
                     yield event
 
-    async def iter_slices(
+    def iter_slices(
         self,
         stream: str,
         direction: StreamDirection = Forward,
@@ -384,8 +387,8 @@ class Client:
             )
             dispatcher.start(kind(wire_id, frame, slot, self._timeout, stream, number))
 
-        async for page in read_pages(course, ask, dispatcher):
-            yield page
+        reader: ReadAhead[StreamSlice] = ReadAhead(course, ask, lambda: dispatcher.is_full)
+        return reader.pages()
 
     async def iter_all(
         self,
@@ -408,7 +411,7 @@ class Client:
                 for event in page:
                     yield event
 
-    async def iter_all_slices(
+    def iter_all_slices(
         self,
         direction: StreamDirection = Forward,
         from_position: Position | PositionSentinel | None = None,
@@ -439,8 +442,9 @@ class Client:
             )
             dispatcher.start(kind(wire_id, frame, slot, self._timeout, "$all"))
 
-        async for page in read_pages(AllPages(start), ask, dispatcher):
-            yield page
+        course = AllPages(start, forward)
+        reader: ReadAhead[AllStreamSlice] = ReadAhead(course, ask, lambda: dispatcher.is_full)
+        return reader.pages()
 
     async def _perform(
         self,
@@ -461,25 +465,16 @@ class Client:
         dispatcher.start(kind(correlation_id, frame, waiter, self._timeout, stream, number))
         return await waiter
 
-    def _new_id(self, wanted: UUID | None) -> bytes:
+    def _new_id(self, wanted: UUID | None, argument: str = "correlation_id") -> bytes:
         dispatcher = self._dispatcher or self._not_connected()
-        return dispatcher.new_correlation_id() if wanted is None else wanted.bytes_le
+        if wanted is None:
+            return dispatcher.new_correlation_id()
+        if not isinstance(wanted, UUID) or wanted.int == 0:
+            raise UsageError(argument, f"must be a UUID that is not all zero, not {wanted!r}")
+        return wanted.bytes_le
 
     def _not_connected(self) -> NoReturn:
         raise ClientClosed("The client is not connected: use `async with`, or await connect()")
-
-
-async def read_pages(
-    course: Course, ask: Callable[[Any, Slot], None], dispatcher: Dispatcher
-) -> AsyncGenerator[Any, None]:
-    """The pages of one read that hold events."""
-    reader: ReadAhead[Any] = ReadAhead(course, ask, lambda: dispatcher.is_full)
-    try:
-        async for page in reader.pages():
-            if len(page):
-                yield page
-    finally:
-        reader.close()
 
 
 async def collect(events: Iterable[Any] | AsyncIterable[Any]) -> list[Any]:
@@ -488,44 +483,62 @@ async def collect(events: Iterable[Any] | AsyncIterable[Any]) -> list[Any]:
         return [event async for event in events]
     if isinstance(events, list):
         return events
+    if not isinstance(events, Iterable):
+        raise UsageError("events", f"must be an iterable of events, not {events!r:.80}")
+    return list(events)
+
+
+def check_number(argument: str, value: int, lowest: int, highest: int = MAX_NUMBER) -> None:
     try:
-        return list(events)
-    except TypeError as error:
-        raise UsageError("events", f"must be an iterable of events: {error}") from error
+        number = index(value)
+    except TypeError:
+        raise UsageError(argument, f"must be a whole number, not {value!r:.80}") from None
+    if not lowest <= number <= highest:
+        raise UsageError(argument, f"must be {lowest} to {highest}, not {number}")
 
 
 def check_expected_version(version: int) -> None:
-    if version < -4 or version == -3:
-        raise UsageError(
-            "expected_version", f"must be 0 or more or one of ExpectedVersion, not {version}"
-        )
+    check_number("expected_version", version, ExpectedVersion.StreamMustExist)
+    if version == -3:
+        raise UsageError("expected_version", "-3 is not one of ExpectedVersion")
 
 
 def check_count(argument: str, count: int) -> None:
-    if not 1 <= count <= MAX_READ_COUNT:
-        raise UsageError(argument, f"must be 1 to {MAX_READ_COUNT}, not {count}")
+    check_number(argument, count, 1, MAX_READ_COUNT)
+
+
+def check_direction(direction: StreamDirection) -> None:
+    if direction not in (StreamDirection.Forward, StreamDirection.Backward):
+        raise UsageError("direction", f"must be a StreamDirection, not {direction!r:.80}")
 
 
 def first_event_number(direction: StreamDirection, from_event: int | None) -> int:
     """Where a read of a stream starts if `from_event` was asked for."""
-    if direction == Forward:
-        if from_event is not None and from_event < 0:
-            raise UsageError("from_event", f"must be 0 or more, not {from_event}")
-        return from_event or 0
-    if from_event is not None and from_event < -1:
-        raise UsageError("from_event", f"must be 0 or more, or -1, not {from_event}")
-    return -1 if from_event is None else from_event
+    check_direction(direction)
+    lowest = 0 if direction == Forward else -1
+    if from_event is None:
+        return lowest
+    check_number("from_event", from_event, lowest)
+    return from_event
 
 
 def first_position(
     direction: StreamDirection, from_position: Position | PositionSentinel | None
 ) -> Position:
     """Where a read of the log of all events starts if `from_position` was asked for."""
+    check_direction(direction)
     if from_position is None:
         from_position = Beginning if direction == Forward else End
     if isinstance(from_position, PositionSentinel):
         return from_position.position
-    position = Position(*from_position)
+    try:
+        position = Position(*from_position)
+    except TypeError:
+        raise UsageError(
+            "from_position", f"must be Beginning, End or a Position, not {from_position!r:.80}"
+        ) from None
+    for offset in position:
+        check_number("from_position", offset, -1)
     if position.commit < position.prepare:
         raise UsageError("from_position", f"must not have commit below prepare: {position}")
     return position
@@ -584,6 +597,12 @@ def connect(
         raise UsageError(
             "discovery_host", "finding nodes is not in this version; give host and port"
         )
+    if not isinstance(host, str) or not host:
+        raise UsageError("host", f"must be a name or an address, not {host!r}")
+    if not isinstance(port, int) or not 1 <= port <= 65535:
+        raise UsageError("port", f"must be 1 to 65535, not {port!r}")
+    if name is not None and not isinstance(name, str):
+        raise UsageError("name", f"must be a str, not {name!r:.80}")
     if (username is None) != (password is None):
         raise UsageError("password" if password is None else "username", "is missing")
     credential = None

@@ -52,6 +52,16 @@ class FastpumpError(Exception):
     retriable = False
     """Whether the same request may succeed later without being changed."""
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # An error may cross to another process. What its constructor was given, it has not kept.
+        return _restore, (type(self), self.args, self.__dict__)
+
+
+def _restore(kind: type[FastpumpError], args: tuple[Any, ...], state: dict[str, Any]) -> Any:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(state)
+    return error
+
 
 PhotonPumpException = FastpumpError
 

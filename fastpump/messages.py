@@ -174,7 +174,10 @@ def _counted(argument: str, text: str) -> bytes:
     """UTF-8 bytes behind their count in one byte (protocol document, section 1.2)."""
     if not isinstance(text, str):
         raise UsageError(argument, f"must be a str, not {type(text).__name__}")
-    encoded = text.encode()
+    try:
+        encoded = text.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(argument, f"cannot be encoded as UTF-8: {error.reason}") from error
     if len(encoded) > 255:
         raise UsageError(argument, f"takes 255 bytes at most, these are {len(encoded)}")
     return bytes([len(encoded)]) + encoded

@@ -53,10 +53,10 @@ def size_of(rows: Sequence[Row]) -> int:
     return sum([len(row[3]) for row in rows])
 
 
-def event_of(row: Row) -> fastpump.NewEventData:
-    """The event that a row stands for."""
-    _, type_, number, body = row
-    return fastpump.NewEvent(type_, UUID(int=number), fastpump.Json(body))
+def events_of(rows: Sequence[Row]) -> list[fastpump.NewEventData]:
+    """The events that rows stand for."""
+    new, json = fastpump.NewEventData, fastpump.Json
+    return [new(UUID(int=number), type_, json(body), None) for _, type_, number, body in rows]
 
 
 class Tail(NamedTuple):
@@ -115,7 +115,7 @@ class Delivery:
 
     async def _publish(self, stream: str, rows: Sequence[Row], expected: int) -> int:
         """Write the rows; the event number of the last of them."""
-        result = await self._client.publish(stream, list(map(event_of, rows)), expected)
+        result = await self._client.publish(stream, events_of(rows), expected)
         self.acknowledged += len(rows)
         self.acknowledged_bytes += size_of(rows)
         return result.last_event_number

@@ -29,11 +29,10 @@ async def run_until_interrupted(work: Coroutine[Any, Any, None], stop: Callable[
             return False
         if stop():
             await asyncio.wait((job,), timeout=PATIENCE)
-    await _end(job)
-    return True
-
-
-async def _end(job: asyncio.Task[None]) -> None:
-    job.cancel()
+    while not job.done():
+        # More than once if need be: before Python 3.12 `wait_for` may swallow a cancellation.
+        job.cancel()
+        await asyncio.wait((job,), timeout=1.0)
     with contextlib.suppress(asyncio.CancelledError):
         await job
+    return True

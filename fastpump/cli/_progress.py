@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
@@ -19,6 +20,8 @@ INTERVAL = 0.25
 RATE_SAMPLES = 9
 """The rates shown are those of the last two seconds."""
 MEGABYTE = 1_000_000
+
+LOG = logging.getLogger("fastpump")
 
 
 class Sample(NamedTuple):
@@ -49,6 +52,17 @@ class Figures(NamedTuple):
         path.write_bytes(orjson.dumps(self._asdict()) + b"\n")
 
 
+class _MessageHandler(logging.Handler):
+    """Turns log records into messages above the bar."""
+
+    def __init__(self, display: Display) -> None:
+        super().__init__(logging.WARNING)
+        self._display = display
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._display.message(record.getMessage())
+
+
 class Display:
     """The bar, and messages above it; shows no bar where standard error is no terminal."""
 
@@ -73,7 +87,12 @@ class Display:
 
     @asynccontextmanager
     async def live(self, look: Callable[[], Sample]) -> AsyncIterator[None]:
-        """Show what `look` returns, several times a second, as long as this is entered."""
+        """Show what `look` returns, several times a second, as long as this is entered.
+
+        What the package logs meanwhile, such as a lost connection, becomes a message.
+        """
+        handler = _MessageHandler(self)
+        LOG.addHandler(handler)
         with self._progress:
             drawing = asyncio.create_task(self._draw_repeatedly(look))
             try:
@@ -81,6 +100,7 @@ class Display:
             finally:
                 drawing.cancel()
                 self._draw(look())
+                LOG.removeHandler(handler)
 
     async def _draw_repeatedly(self, look: Callable[[], Sample]) -> None:
         while True:

@@ -138,6 +138,7 @@ def read_csv(content: IO[bytes], null: str | None = None) -> Iterator[Record | B
     A value that equals `null` becomes JSON null. The first line names the fields; if it names
     one twice, csv.Error is raised. Closes `content`.
     """
+    dumps = orjson.dumps
     # Bytes that are no UTF-8 survive decoding as lone surrogates, which orjson refuses: so the one
     # line is bad instead of the whole file.
     with io.TextIOWrapper(content, "utf-8-sig", errors="surrogateescape", newline="") as text:
@@ -150,30 +151,31 @@ def read_csv(content: IO[bytes], null: str | None = None) -> Iterator[Record | B
         while True:
             try:
                 for values in reader:
-                    if values:
-                        yield _csv_record(start, header, values, null)
+                    # Not in a function of its own: this runs once per event.
+                    if len(values) == len(header):
+                        fields: dict[str, Any] = dict(zip(header, values))  # noqa: B905
+                        if null in values:
+                            fields = {k: None if v == null else v for k, v in fields.items()}
+                        yield Record(start, fields, _compact(dumps(fields)))
+                    elif values:
+                        reason = f"{len(values)} values for the {len(header)} fields of the header"
+                        yield BadLine(start, reason)
                     start = reader.line_num + 1
                 return
             except csv.Error as error:
                 yield BadLine(start, f"not CSV: {error}")
-                start = reader.line_num + 1
+            except orjson.JSONEncodeError:
+                yield BadLine(start, "not UTF-8")
+            start = reader.line_num + 1
 
 
-def _csv_record(
-    line: int, header: list[str], values: list[str], null: str | None
-) -> Record | BadLine:
-    if len(values) != len(header):
-        return BadLine(line, f"{len(values)} values for the {len(header)} fields of the header")
-    fields: dict[str, Any] = dict(zip(header, values, strict=True))
-    if null is not None and null in values:
-        fields = {name: None if value == null else value for name, value in fields.items()}
-    try:
-        body = orjson.dumps(fields)
-    except orjson.JSONEncodeError:
-        return BadLine(line, "not UTF-8")
-    # Copied, because orjson returns the front part of a larger block: with many bodies waiting,
-    # what it gave back of each is too small for the next, and memory grows by the block per row.
-    return Record(line, fields, bytes(memoryview(body)))
+def _compact(body: bytes) -> bytes:
+    """A copy that takes no more memory than it needs.
+
+    orjson returns the front part of a larger block. With many of them waiting, what is left of each
+    is too small for the next, and memory grows by a whole block for every row of the file.
+    """
+    return bytes(memoryview(body))
 
 
 def _refuse_repetition(header: list[str]) -> None:

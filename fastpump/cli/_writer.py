@@ -10,13 +10,15 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Sequence
-from itertools import islice
 
 from fastpump.cli._delivery import Delivery, Row, size_of
 
-WINDOW_EVENTS = 32_768
+WINDOW_EVENTS = 49_152
 WINDOW_BYTES = 24 << 20
-"""How much comes together before it is sent; twice that is held at most."""
+"""How much comes together before it is sent."""
+HELD_EVENTS = 65_536
+HELD_BYTES = 32 << 20
+"""How much is held at most: what comes together, and what was sent and is not answered."""
 IN_FLIGHT_BYTES = 8 << 20
 BATCH_BYTES = 2 << 20
 
@@ -73,7 +75,7 @@ class StreamWriter:
 
     async def room(self) -> None:
         """Wait until more may be added."""
-        while self._held_events >= 2 * WINDOW_EVENTS or self._held_bytes >= 2 * WINDOW_BYTES:
+        while self._held_events >= HELD_EVENTS or self._held_bytes >= HELD_BYTES:
             await self._next_answer()
 
     async def drain(self) -> None:
@@ -125,25 +127,17 @@ class StreamWriter:
 
     def _start(self, stream: str) -> None:
         rows = self._due.pop(stream)
-        count = self._batch_length(rows)
-        if count < len(rows):
-            self._due[stream] = rows[count:]
-            rows = rows[:count]
-        size = size_of(rows)
-        self._sending[stream] = rows
-        self._sending_events += count
+        batch = rows[: self._batch_size]
+        while (size := size_of(batch)) > BATCH_BYTES and len(batch) > 1:
+            batch = batch[: len(batch) // 2]
+        if len(batch) < len(rows):
+            self._due[stream] = rows[len(batch) :]
+        self._sending[stream] = batch
+        self._sending_events += len(batch)
         self._sending_bytes += size
-        task = asyncio.create_task(self._send(stream, rows, size))
+        task = asyncio.create_task(self._send(stream, batch, size))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-    def _batch_length(self, rows: list[Row]) -> int:
-        total = 0
-        for count, row in enumerate(islice(rows, self._batch_size)):
-            total += len(row[3])
-            if total > BATCH_BYTES and count:
-                return count
-        return min(len(rows), self._batch_size)
 
     async def _send(self, stream: str, rows: list[Row], size: int) -> None:
         try:

@@ -161,7 +161,9 @@ class _Player:
         if request.refs:
             values = {name: self._look_up(*ref) for name, ref in request.refs.items()}
             payload = encode_fields(request.command, {**request.fields, **values})
-        return request.frame(self._renaming.apply(payload), self._ids[request.correlation])
+        # A heartbeat that did not come has no id to be answered with: the recorded one will do.
+        identifier = self._ids.get(request.correlation, request.correlation_id)
+        return request.frame(self._renaming.apply(payload), identifier)
 
     def _look_up(self, path: str, addend: int = 0) -> int:
         """The value of this run at ``steps.<i>.recv.<k>.fields.<name>`` of the recording."""

@@ -219,7 +219,16 @@ class TestRefusals:
                 with pytest.raises(ProtocolError, match="UTF-8"):
                     decode(command, surround(command, path, content))
 
-    @pytest.mark.parametrize("content", [b"\x00", b"\x07", b"\x04", b"\x80\x80\x80\x80\x80\x01"])
+    @pytest.mark.parametrize(
+        "content",
+        [
+            pytest.param(b"\x00", id="field 0"),
+            pytest.param(b"\x07", id="field 0 of type 7"),
+            pytest.param(b"\x04", id="end of no group"),
+            pytest.param(b"\x80\x80\x80\x80\x80\x01", id="more than 32 bits"),
+            pytest.param(b"\x80\x80\x80\x80\x81\x00", id="more than 5 bytes"),
+        ],
+    )
     @pytest.mark.parametrize("command", COMMANDS)
     def test_tags_that_are_none(self, command: int, content: bytes) -> None:
         with pytest.raises(ProtocolError):

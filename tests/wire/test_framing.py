@@ -174,7 +174,7 @@ class TestCutting:
         self, sizes: list[int], chunk_sizes: list[int], by_commit: bool
     ) -> None:
         data = stream_of(*sizes)
-        chunks = []
+        chunks: list[bytes] = []
         start = 0
         while start < len(data):
             size = chunk_sizes[len(chunks) % len(chunk_sizes)]
@@ -299,7 +299,7 @@ class TestFaults:
 
 def _lenient_split(data: bytes) -> tuple[list[FrameValues], int | None]:
     """The frames before the first fault, and the bytes left over; None if there is a fault."""
-    frames = []
+    frames: list[FrameValues] = []
     while len(data) >= 4:
         (length,) = struct.unpack_from("<i", data)
         if not 18 <= length <= MAX_FRAME_SIZE:

@@ -29,7 +29,7 @@ READ_ALL = {0xB6: False, 0xB8: True}
 ACK, NAK = 0xCC, 0xCD
 
 LEFT_OUT = "a field is absent that the encoder always writes"
-OTHER_CONTENT_TYPE = "a content type that is neither JSON nor binary"
+OTHER_CONTENT_TYPE = "a content type that the encoder never writes"
 NOT_A_UUID = "an id that is not 16 bytes long"
 ACK_WITH_LOGIN = "an ack with credentials; acks belong to a subscription, which has had them"
 NO_MESSAGE = "a nak without message; the encoder writes an empty one"
@@ -40,7 +40,7 @@ REFUSED = "the encoder refuses it: the server would answer BadRequest"
 # to come out byte for byte.
 NOT_ENCODED = {
     LEFT_OUT: 20,
-    OTHER_CONTENT_TYPE: 1,
+    OTHER_CONTENT_TYPE: 2,
     NOT_A_UUID: 3,
     ACK_WITH_LOGIN: 1,
     NO_MESSAGE: 15,
@@ -102,7 +102,7 @@ def _why_not_event(event: Mapping[str, Any]) -> str | None:
         return LEFT_OUT
     if len(event["event_id"]) != 16:
         return NOT_A_UUID
-    if event["data_content_type"] not in (0, 1):
+    if event["data_content_type"] not in (0, 1) or event["metadata_content_type"] != 0:
         return OTHER_CONTENT_TYPE
     size = len(event["data"]) + len(event.get("metadata", b"")) + 2 * len(event["event_type"])
     if size > MAX_EVENT_SIZE or event["event_type"] == "" or not any(event["event_id"]):

@@ -1,0 +1,122 @@
+"""What the wheel holds and says about itself.
+
+`make test` runs the suite against the installed wheel and sets FASTPUMP_TEST_WHEEL; from the source
+folder there is no wheel to look at.
+"""
+
+from __future__ import annotations
+
+import importlib.machinery
+import os
+import re
+import subprocess
+import sys
+import sysconfig
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+import fastpump
+
+SOURCE = Path(__file__).resolve().parent.parent
+FROM_WHEEL = os.environ.get("FASTPUMP_TEST_WHEEL") == "1"
+
+needs_wheel = pytest.mark.skipif(not FROM_WHEEL, reason="the suite runs from the source folder")
+
+
+@pytest.fixture(scope="module")
+def files() -> set[str]:
+    """Everything the wheel installed, relative to site-packages."""
+    return {path.as_posix() for path in metadata.files("fastpump") or ()}
+
+
+@needs_wheel
+def test_the_suite_runs_against_the_wheel() -> None:
+    installed = Path(sysconfig.get_path("platlib")).resolve()
+    assert installed in Path(fastpump.__file__).resolve().parents
+
+
+@needs_wheel
+def test_every_source_file_is_in_the_wheel(files: set[str]) -> None:
+    shipped = [
+        path
+        for pattern in ("*.py", "*.pyi", "*.pxd", "py.typed")
+        for path in (SOURCE / "fastpump").rglob(pattern)
+    ]
+    assert {path.relative_to(SOURCE).as_posix() for path in shipped} <= files
+
+
+@needs_wheel
+def test_every_extension_is_in_the_wheel(files: set[str]) -> None:
+    suffix = importlib.machinery.EXTENSION_SUFFIXES[0]
+    sources = list((SOURCE / "fastpump").rglob("*.pyx"))
+    assert sources
+    for path in sources:
+        assert path.relative_to(SOURCE).with_suffix("").as_posix() + suffix in files
+
+
+@needs_wheel
+def test_nothing_else_is_in_the_wheel(files: set[str]) -> None:
+    for file in files:
+        assert not file.endswith((".c", ".cpp", ".pyx", ".html", ".o"))
+        assert file.startswith(("fastpump/", "fastpump-")) or "/bin/fastpump" in file, file
+
+
+@needs_wheel
+def test_what_the_wheel_says_about_itself() -> None:
+    about = metadata.metadata("fastpump")
+    assert about["License-Expression"] == "MIT"
+    assert about["Requires-Python"] == ">=3.10"
+    assert about.get_all("Provides-Extra") == ["cli"]
+    required = {
+        re.split(r"[^\w-]", line)[0]
+        for line in about.get_all("Requires-Dist") or ()
+        if "extra ==" not in line
+    }
+    assert required == {"orjson", "protobuf", "uvloop"}
+    scripts = metadata.entry_points(group="console_scripts", name="fastpump")
+    assert [script.value for script in scripts] == ["fastpump.__main__:main"]
+
+
+@needs_wheel
+def test_the_wheels_version() -> None:
+    assert metadata.version("fastpump") == fastpump.__version__
+
+
+def test_one_version_everywhere() -> None:
+    project = (SOURCE / "pyproject.toml").read_text(encoding="utf-8")
+    changes = (SOURCE / "CHANGELOG.md").read_text(encoding="utf-8")
+    version = re.escape(fastpump.__version__)
+    assert re.search(rf'^version = "{version}"$', project, re.MULTILINE)
+    assert re.search(rf"^## \[{version}\]", changes, re.MULTILINE)
+
+
+def test_the_extension_list_is_complete() -> None:
+    listed = set(re.findall(r'"(fastpump[\w.]+)"', (SOURCE / "setup.py").read_text("utf-8")))
+    present = {
+        ".".join(path.relative_to(SOURCE).with_suffix("").parts)
+        for path in (SOURCE / "fastpump").rglob("*.pyx")
+    }
+    assert listed == present
+
+
+@pytest.mark.parametrize("missing", ["click", "rich"])
+def test_the_command_line_without_its_libraries(missing: str, tmp_path: Path) -> None:
+    code = (
+        f"import sys; sys.modules[{missing!r}] = None\n"
+        "import runpy; runpy.run_module('fastpump', run_name='__main__')"
+    )
+    root = str(Path(fastpump.__file__).resolve().parent.parent)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": root},
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.splitlines() == [
+        "fastpump: the command line needs click and rich: pip install 'fastpump[cli]'"
+    ]
