@@ -215,18 +215,23 @@ class Connector:
         )
         loop = asyncio.get_running_loop()
         timeout = self._settings.connect_timeout
-        connection = loop.create_connection(lambda: protocol, self._host, self._port)
+        connecting = loop.create_task(
+            loop.create_connection(lambda: protocol, self._host, self._port)
+        )
         try:
-            await asyncio.wait_for(connection, timeout)
-        except asyncio.TimeoutError as error:
-            raise ConnectFailed(f"no answer within {timeout:g} s") from error
-        try:
+            # Not wait_for: before Python 3.12 that loses a cancellation that comes just as the
+            # connection does.
+            await asyncio.wait({connecting}, timeout=timeout)
+            if not connecting.done():
+                raise ConnectFailed(f"no answer within {timeout:g} s")
+            await connecting
             await self._introduce(protocol)
             if protocol.closed.done():
                 raise protocol.closed.result()
             if self.state is ConnectorState.Closed:
                 raise ClientClosed("The client was closed while it connected")
         except BaseException:
+            connecting.cancel()
             protocol.close()
             raise
         self._protocol = protocol

@@ -27,6 +27,8 @@ from fastpump.exceptions import ProtocolError
 
 cdef int64_t TICKS_TO_EPOCH = 621355968000000000           # ticks from 0001-01-01 to 1970-01-01
 
+cdef Record NO_RECORD              # all zero, like every C static
+
 cdef object EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 cdef object EMPTY_ID = UUID(int=0)
 cdef object loads = orjson.loads
@@ -35,7 +37,8 @@ cdef object loads = orjson.loads
 cdef object time_of(const Record* r):
     cdef int64_t microseconds
     if r.created:
-        microseconds = (r.created - TICKS_TO_EPOCH) // 10
+        # Each divided for itself: C rounds a negative quotient towards zero.
+        microseconds = r.created // 10 - TICKS_TO_EPOCH // 10
     elif r.created_epoch:
         microseconds = r.created_epoch * 1000
     else:
@@ -247,6 +250,9 @@ cdef class EventRecord:
         created: aware UTC datetime, or None where the server sent none.
     """
 
+    def __cinit__(self, *args, **kwargs):
+        self.record = &NO_RECORD
+
     def __init__(
         self, stream, id, event_number, type, data=b"", metadata=b"", created=None, is_json=True
     ):
@@ -347,7 +353,8 @@ cdef class Event:
         if link is not None:
             resolved += encode_field(2, (<EventRecord?>link).to_bytes())
         if position is not None:
-            resolved += encode_number(3, position[0]) + encode_number(4, position[1])
+            commit, prepare = position
+            resolved += encode_number(3, commit) + encode_number(4, prepare)
         cdef Event parsed = <Event>_event_from_bytes(resolved)
         self.page = parsed.page
         self.index = 0

@@ -1,0 +1,71 @@
+"""A proxy before a real server that swallows replies to writes and cuts the connection instead."""
+
+from __future__ import annotations
+
+import asyncio
+
+WRITE_EVENTS_COMPLETED = 0x83
+
+
+class CuttingProxy:
+    """Hands frames through; the next `cut_replies` replies to writes end their connection."""
+
+    host = "127.0.0.1"
+
+    def __init__(self, host: str, port: int) -> None:
+        self._target = (host, port)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.cut_replies = 0
+        self.cuts = 0
+
+    async def __aenter__(self) -> CuttingProxy:
+        self._server = await asyncio.start_server(self._on_connection, self.host, 0)
+        self.port: int = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._server.wait_closed()
+
+    def _on_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.get_running_loop().create_task(self._hand_through(reader, writer))
+        self._tasks.add(task)
+
+    async def _hand_through(
+        self, from_client: asyncio.StreamReader, to_client: asyncio.StreamWriter
+    ) -> None:
+        from_server, to_server = await asyncio.open_connection(*self._target)
+        upwards = asyncio.ensure_future(self._requests(from_client, to_server))
+        try:
+            await self._replies(from_server, to_client)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            upwards.cancel()
+            for writer in (to_client, to_server):
+                writer.transport.abort()
+            await asyncio.gather(
+                upwards, to_client.wait_closed(), to_server.wait_closed(), return_exceptions=True
+            )
+
+    async def _requests(
+        self, from_client: asyncio.StreamReader, to_server: asyncio.StreamWriter
+    ) -> None:
+        while data := await from_client.read(65536):
+            to_server.write(data)
+        to_server.close()
+
+    async def _replies(
+        self, from_server: asyncio.StreamReader, to_client: asyncio.StreamWriter
+    ) -> None:
+        while True:
+            prefix = await from_server.readexactly(4)
+            frame = await from_server.readexactly(int.from_bytes(prefix, "little"))
+            if frame[0] == WRITE_EVENTS_COMPLETED and self.cut_replies:
+                self.cut_replies -= 1
+                self.cuts += 1
+                return
+            to_client.write(prefix + frame)

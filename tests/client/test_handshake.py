@@ -1,0 +1,302 @@
+"""Connecting: what is said in which order, and what happens if nobody answers."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+import sys
+
+import pytest
+from client.peer import Peer, connected, outcome, reply_to, soon
+
+import fastpump
+from fastpump.exceptions import ClientClosed, ConnectFailed, NotAuthenticated, UsageError
+
+PASSWORD = "correct horse battery staple"
+
+
+async def test_auth_04_authenticate_then_identify() -> None:
+    async with Peer() as peer:
+        client = peer.client(username="ada", password=PASSWORD, name="Lovelace")
+        connecting = soon(client.connect())
+        link = await peer.accept()
+
+        authenticate = await link.expect("Authenticate")
+        assert (authenticate.flags, authenticate.payload) == (1, b"")
+        assert (authenticate.login, authenticate.password) == ("ada", PASSWORD)
+        await link.nothing_more()
+        link.send("Authenticated", authenticate.id)
+
+        identify = await link.expect("IdentifyClient")
+        assert identify.flags == 0
+        assert identify.fields == {"version": 1, "connection_name": "Lovelace"}
+        await link.nothing_more()
+        assert not connecting.done(), "connected before the server has identified the client"
+        link.send("ClientIdentified", identify.id)
+
+        await connecting
+        await client.close()
+
+
+async def test_auth_04_without_credentials_only_identify() -> None:
+    async with Peer() as peer:
+        client = peer.client()
+        connecting = soon(client.connect())
+        link = await peer.accept()
+        identify = await link.expect("IdentifyClient")
+        assert identify.fields["connection_name"].startswith("fastpump-")
+        link.send("ClientIdentified", identify.id)
+        await connecting
+        await client.close()
+
+
+async def test_auth_04_again_on_every_connection() -> None:
+    async with Peer() as peer:
+        client, link = await peer.connect(username="ada", password=PASSWORD)
+        await link.cut()
+        again = await (await peer.accept()).handshake()
+        assert [request.command for request in again] == ["Authenticate", "IdentifyClient"]
+        await client.close()
+
+
+async def refuse_all(peer: Peer) -> None:
+    while True:
+        link = await peer.accept()
+        link.refuse(await link.expect("Authenticate"), "NotAuthenticated", "Unauthorized")
+
+
+async def test_auth_02_wrong_password() -> None:
+    async with Peer() as peer:
+        refusing = soon(refuse_all(peer))
+        client = peer.client(username="ada", password="wrong")
+        with pytest.raises(NotAuthenticated, match="Unauthorized"):
+            await client.connect()
+        refusing.cancel()
+        with pytest.raises((NotAuthenticated, ClientClosed)):
+            await client.ping()
+        await client.close()
+
+
+async def accept_and_say_nothing(peer: Peer) -> None:
+    while True:
+        await peer.accept()
+
+
+async def test_auth_03_no_reply_to_authenticate() -> None:
+    async with Peer() as peer:
+        accepting = soon(accept_and_say_nothing(peer))
+        client = peer.client(username="ada", password="x", connect_timeout=0.05)
+        with pytest.raises(ConnectFailed) as caught:
+            await client.connect()
+        accepting.cancel()
+        for part in (f"127.0.0.1:{peer.port}", "attempts", "Authenticate"):
+            assert part in str(caught.value)
+
+
+async def test_auth_04_no_reply_to_identify() -> None:
+    async with Peer() as peer:
+        accepting = soon(accept_and_say_nothing(peer))
+        with pytest.raises(ConnectFailed) as caught:
+            await peer.client(connect_timeout=0.05).connect()
+        accepting.cancel()
+        for part in (f"127.0.0.1:{peer.port}", "attempts", "IdentifyClient"):
+            assert part in str(caught.value)
+
+
+async def test_server_that_closes_at_once() -> None:
+    async with Peer() as peer:
+
+        async def cut_all() -> None:
+            while True:
+                await (await peer.accept()).cut()
+
+        cutting = soon(cut_all())
+        with pytest.raises(ConnectFailed, match=r"IdentifyClient: .*closed by the server"):
+            await peer.client().connect()
+        cutting.cancel()
+
+
+async def test_server_that_speaks_another_protocol() -> None:
+    async with Peer() as peer:
+
+        async def speak_http() -> None:
+            while True:
+                (await peer.accept()).send_raw(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+        speaking = soon(speak_http())
+        with pytest.raises(ConnectFailed) as caught:
+            await peer.client().connect()
+        speaking.cancel()
+        assert "frame length" in str(caught.value)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+async def test_conn_02_nothing_listens() -> None:
+    port = free_port()
+    client = fastpump.connect("127.0.0.1", port, reconnect_delay=0.01)
+    with pytest.raises(ConnectFailed) as caught:
+        await client.connect()
+    for part in (f"127.0.0.1:{port}", "attempts", "refused"):
+        assert part in str(caught.value).lower()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a full backlog refuses elsewhere")
+async def test_conn_03_address_that_swallows_everything() -> None:
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        address = listener.getsockname()
+        for _ in range(3):  # more than the backlog takes
+            filler = stack.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(address)
+        client = fastpump.connect(*address, connect_timeout=0.05, reconnect_delay=0.01)
+        with pytest.raises(ConnectFailed, match=rf"127\.0\.0\.1:{address[1]}.*no answer"):
+            await client.connect()
+
+
+@pytest.mark.parametrize("host", ["no-such-host.invalid", "a..b", "x" * 300])
+async def test_host_that_does_not_resolve(host: str) -> None:
+    with pytest.raises(ConnectFailed, match=f"{host}:1113"):
+        await fastpump.connect(host, reconnect_delay=0.01).connect()
+
+
+async def test_operations_after_a_failed_connect_fail_too() -> None:
+    client = fastpump.connect("127.0.0.1", free_port(), reconnect_delay=0.01)
+    assert isinstance(await outcome(client.connect()), ConnectFailed)
+    with pytest.raises((ConnectFailed, ClientClosed)):
+        await client.ping()
+    with pytest.raises(ClientClosed):
+        await client.connect()
+    await client.close()
+
+
+async def test_lost_right_behind_the_handshake() -> None:
+    async with Peer() as peer:
+        client = peer.client()
+        connecting = soon(client.connect())
+        link = await peer.accept()
+        identify = await link.expect("IdentifyClient")
+        link.send("ClientIdentified", identify.id)
+        await link.cut()
+        again = await peer.accept_and_greet()
+        await connecting
+        ping = soon(client.ping())
+        again.reply(await again.expect("Ping"))
+        await ping
+        await client.close()
+
+
+async def test_lost_in_the_same_read_as_the_handshakes_end() -> None:
+    async with Peer() as peer:
+        client = peer.client()
+        connecting = soon(client.connect())
+        link = await peer.accept()
+        identify = await link.expect("IdentifyClient")
+        link.send_raw(reply_to(identify, "ClientIdentified") + bytes(4))
+        again = await peer.accept_and_greet()
+        await connecting
+        ping = soon(client.ping())
+        again.reply(await again.expect("Ping"))
+        await ping
+        await client.close()
+
+
+async def test_cancelled_while_connecting() -> None:
+    async with Peer() as peer:
+        client = peer.client()
+        connecting = soon(client.connect())
+        link = await peer.accept()
+        await link.expect("IdentifyClient")
+        connecting.cancel()
+        await link.closed()
+        assert connecting.cancelled()
+        with pytest.raises(ClientClosed):
+            await client.ping()
+
+
+async def test_closed_while_connecting() -> None:
+    async with Peer() as peer:
+        client = peer.client()
+        connecting = soon(client.connect())
+        link = await peer.accept()
+        identify = await link.expect("IdentifyClient")
+        await client.close()
+        link.send("ClientIdentified", identify.id)
+        assert isinstance(await outcome(connecting), ClientClosed)
+        await link.closed()
+        assert peer.connections == 1
+
+
+async def test_no_password_in_logs_and_reprs(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    async with Peer() as peer:
+        refusing = soon(refuse_all(peer))
+        client = peer.client(username="ada", password=PASSWORD)
+        error = await outcome(client.connect())
+        refusing.cancel()
+    async with connected(username="ada", password=PASSWORD) as (client, link, peer):
+        await link.cut()
+        await peer.accept_and_greet()
+        texts = [repr(client), str(client), repr(error), str(error), caplog.text]
+        texts += [repr(vars(record)) for record in caplog.records]
+        texts += [repr(value) for value in vars(client).values()]
+    assert caplog.records
+    for text in texts:
+        assert PASSWORD not in text
+
+
+@pytest.mark.parametrize(
+    ("argument", "options"),
+    [
+        ("username", {"username": "x" * 256, "password": "p"}),
+        ("password", {"username": "u", "password": "é" * 128}),
+        ("password", {"username": "u"}),
+        ("username", {"password": "p"}),
+        ("username", {"username": 7, "password": "p"}),
+        ("password", {"username": "u", "password": "\ud800"}),
+        ("name", {"name": 7}),
+        ("port", {"port": 0}),
+        ("port", {"port": 65536}),
+        ("port", {"port": "1113"}),
+        ("host", {"host": None}),
+        ("host", {"host": ""}),
+        ("discovery_host", {"discovery_host": "cluster"}),
+        ("connect_timeout", {"connect_timeout": 0}),
+        ("connect_timeout", {"connect_timeout": "5"}),
+        ("operation_timeout", {"operation_timeout": -1}),
+        ("operation_timeout", {"operation_timeout": float("nan")}),
+        ("heartbeat_interval", {"heartbeat_interval": 0}),
+        ("heartbeat_timeout", {"heartbeat_timeout": -0.1}),
+        ("reconnect_delay", {"reconnect_delay": -1}),
+        ("max_reconnects", {"max_reconnects": -2}),
+        ("max_attempts", {"max_attempts": 0}),
+        ("max_in_flight", {"max_in_flight": 0}),
+        ("max_frame_size", {"max_frame_size": 17}),
+        ("max_frame_size", {"max_frame_size": 2**31}),
+    ],
+)
+def test_auth_05_conn_16_bad_settings(argument: str, options: dict[str, object]) -> None:
+    with pytest.raises(UsageError) as caught:
+        fastpump.connect(**options)  # type: ignore[arg-type]
+    assert caught.value.argument == argument
+    assert argument in str(caught.value)
+
+
+async def test_auth_05_longest_credentials() -> None:
+    async with connected(username="u" * 255, password="é" * 127):
+        pass
+
+
+def test_pp_01_defaults() -> None:
+    assert "localhost:1113" in repr(fastpump.connect())
+    with pytest.warns(DeprecationWarning, match="loop"):
+        fastpump.connect(loop=object())  # type: ignore[arg-type]
