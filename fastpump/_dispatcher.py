@@ -97,6 +97,11 @@ class Dispatcher:
         if len(self._operations) >= self._max_in_flight:
             self.is_full = True
 
+    def send_now(self, frame: bytes) -> None:
+        """Send a frame that has no reply of its own, if there is a connection."""
+        if self._send is not None:
+            self._send(frame)
+
     def enter(self, operation: Operation) -> None:
         """Enter an operation that its caller sends itself: the handshake of a new connection."""
         operation.deadline = self._clock() + operation.timeout

@@ -7,11 +7,19 @@ import time
 import warnings
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable
 from contextlib import aclosing
-from operator import index
 from types import TracebackType
 from typing import Any, NoReturn
 from uuid import UUID, uuid4
 
+from fastpump._arguments import (
+    check_count,
+    check_expected_version,
+    check_name,
+    check_number,
+    collect,
+    first_event_number,
+    first_position,
+)
 from fastpump._commands import Command
 from fastpump._connector import ConnectionSettings, Connector, ConnectorState
 from fastpump._dispatcher import Dispatcher
@@ -36,7 +44,6 @@ from fastpump._requests import (
 )
 from fastpump.exceptions import ClientClosed, UsageError
 from fastpump.messages import (
-    MAX_READ_COUNT,
     AllStreamSlice,
     Beginning,
     Credential,
@@ -50,13 +57,17 @@ from fastpump.messages import (
     StreamSlice,
     WriteResult,
 )
+from fastpump.subscriptions import (
+    BUFFER_BYTES,
+    BUFFER_EVENTS,
+    AllLog,
+    StreamLog,
+    Subscription,
+)
 
 __all__ = ["Client", "connect"]
 
 Forward = StreamDirection.Forward
-
-MAX_NUMBER = 2**63 - 1
-"""Event numbers and log offsets are 64-bit."""
 
 
 class Client:
@@ -446,6 +457,82 @@ class Client:
         reader: ReadAhead[AllStreamSlice] = ReadAhead(course, ask, lambda: dispatcher.is_full)
         return reader.pages()
 
+    async def subscribe_to(
+        self,
+        stream: str,
+        start_from: int = -1,
+        resolve_link_tos: bool = True,
+        batch_size: int = 100,
+        *,
+        buffer_events: int = BUFFER_EVENTS,
+        buffer_bytes: int = BUFFER_BYTES,
+    ) -> Subscription:
+        """Follow a stream.
+
+        Args:
+            stream: the stream; it need not exist yet.
+            start_from: number of the first event wanted, everything behind it follows; -1 for what
+                is written from now on. To resume, give the checkpoint plus one.
+            resolve_link_tos: give out what links point to as well.
+            batch_size: the most events in one page of history, 1 to 4096.
+            buffer_events, buffer_bytes: pushed events that may wait for the consumer. Beyond that
+                the subscription goes on from history, at the consumer's pace.
+
+        Raises:
+            AccessDenied, NotAuthenticated, OperationTimedOut: the server does not confirm it (only
+                with -1; otherwise the loop over the events raises it).
+
+        >>> async with await client.subscribe_to("account-7", start_from=0) as subscription:
+        ...     async for event in subscription.events:
+        ...         print(event.event_number)
+        """
+        dispatcher = self._dispatcher or self._not_connected()
+        check_name("stream", stream)
+        check_number("start_from", start_from, -1)
+        check_count("batch_size", batch_size)
+
+        def read(number: int) -> AsyncGenerator[StreamSlice, None]:
+            return self.iter_slices(stream, Forward, number, batch_size, resolve_link_tos)
+
+        log = StreamLog(dispatcher, self._timeout, resolve_link_tos, stream, read)
+        subscription = Subscription(log, start_from - 1, buffer_events, buffer_bytes)
+        if start_from == -1:
+            await subscription.start_now()
+        return subscription
+
+    async def subscribe_to_all(
+        self,
+        from_position: Position | PositionSentinel = End,
+        resolve_link_tos: bool = True,
+        batch_size: int = 100,
+        *,
+        buffer_events: int = BUFFER_EVENTS,
+        buffer_bytes: int = BUFFER_BYTES,
+    ) -> Subscription:
+        """Follow the log of all events. By default only administrators may.
+
+        Args:
+            from_position: `Beginning` for everything, `End` for what is written from now on, or the
+                Position of an event, for instance a checkpoint, to go on behind it.
+            resolve_link_tos, batch_size, buffer_events, buffer_bytes: as in `subscribe_to`.
+
+        Raises:
+            AccessDenied, NotAuthenticated, OperationTimedOut: as in `subscribe_to`.
+        """
+        dispatcher = self._dispatcher or self._not_connected()
+        start = first_position(Forward, from_position)
+        check_count("batch_size", batch_size)
+
+        def read(position: Position | None) -> AsyncGenerator[AllStreamSlice, None]:
+            return self.iter_all_slices(Forward, position, batch_size, resolve_link_tos)
+
+        log = AllLog(dispatcher, self._timeout, resolve_link_tos, read)
+        checkpoint = None if start == Beginning.position else start
+        subscription = Subscription(log, checkpoint, buffer_events, buffer_bytes)
+        if start == End.position:
+            await subscription.start_now()
+        return subscription
+
     async def _perform(
         self,
         kind: type[Operation],
@@ -475,73 +562,6 @@ class Client:
 
     def _not_connected(self) -> NoReturn:
         raise ClientClosed("The client is not connected: use `async with`, or await connect()")
-
-
-async def collect(events: Iterable[Any] | AsyncIterable[Any]) -> list[Any]:
-    """All events of an iterable or asynchronous iterable."""
-    if isinstance(events, AsyncIterable):
-        return [event async for event in events]
-    if isinstance(events, list):
-        return events
-    if not isinstance(events, Iterable):
-        raise UsageError("events", f"must be an iterable of events, not {events!r:.80}")
-    return list(events)
-
-
-def check_number(argument: str, value: int, lowest: int, highest: int = MAX_NUMBER) -> None:
-    try:
-        number = index(value)
-    except TypeError:
-        raise UsageError(argument, f"must be a whole number, not {value!r:.80}") from None
-    if not lowest <= number <= highest:
-        raise UsageError(argument, f"must be {lowest} to {highest}, not {number}")
-
-
-def check_expected_version(version: int) -> None:
-    check_number("expected_version", version, ExpectedVersion.StreamMustExist)
-    if version == -3:
-        raise UsageError("expected_version", "-3 is not one of ExpectedVersion")
-
-
-def check_count(argument: str, count: int) -> None:
-    check_number(argument, count, 1, MAX_READ_COUNT)
-
-
-def check_direction(direction: StreamDirection) -> None:
-    if direction not in (StreamDirection.Forward, StreamDirection.Backward):
-        raise UsageError("direction", f"must be a StreamDirection, not {direction!r:.80}")
-
-
-def first_event_number(direction: StreamDirection, from_event: int | None) -> int:
-    """Where a read of a stream starts if `from_event` was asked for."""
-    check_direction(direction)
-    lowest = 0 if direction == Forward else -1
-    if from_event is None:
-        return lowest
-    check_number("from_event", from_event, lowest)
-    return from_event
-
-
-def first_position(
-    direction: StreamDirection, from_position: Position | PositionSentinel | None
-) -> Position:
-    """Where a read of the log of all events starts if `from_position` was asked for."""
-    check_direction(direction)
-    if from_position is None:
-        from_position = Beginning if direction == Forward else End
-    if isinstance(from_position, PositionSentinel):
-        return from_position.position
-    try:
-        position = Position(*from_position)
-    except TypeError:
-        raise UsageError(
-            "from_position", f"must be Beginning, End or a Position, not {from_position!r:.80}"
-        ) from None
-    for offset in position:
-        check_number("from_position", offset, -1)
-    if position.commit < position.prepare:
-        raise UsageError("from_position", f"must not have commit below prepare: {position}")
-    return position
 
 
 def connect(

@@ -1,0 +1,95 @@
+"""What the arguments of the public calls may be. Each check names the argument it refuses."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, Iterable
+from operator import index
+from typing import Any
+
+from fastpump.exceptions import UsageError
+from fastpump.messages import (
+    MAX_READ_COUNT,
+    Beginning,
+    End,
+    ExpectedVersion,
+    Position,
+    PositionSentinel,
+    StreamDirection,
+)
+
+MAX_NUMBER = 2**63 - 1
+"""Event numbers and log offsets are 64-bit."""
+
+
+async def collect(events: Iterable[Any] | AsyncIterable[Any]) -> list[Any]:
+    """All events of an iterable or asynchronous iterable."""
+    if isinstance(events, AsyncIterable):
+        return [event async for event in events]
+    if isinstance(events, list):
+        return events
+    if not isinstance(events, Iterable):
+        raise UsageError("events", f"must be an iterable of events, not {events!r:.80}")
+    return list(events)
+
+
+def check_number(argument: str, value: int, lowest: int, highest: int = MAX_NUMBER) -> None:
+    try:
+        number = index(value)
+    except TypeError:
+        raise UsageError(argument, f"must be a whole number, not {value!r:.80}") from None
+    if not lowest <= number <= highest:
+        raise UsageError(argument, f"must be {lowest} to {highest}, not {number}")
+
+
+def check_name(argument: str, name: str) -> None:
+    if not isinstance(name, str):
+        raise UsageError(argument, f"must be a str, not {type(name).__name__}")
+    if not name:
+        raise UsageError(argument, "must not be empty")
+
+
+def check_expected_version(version: int) -> None:
+    check_number("expected_version", version, ExpectedVersion.StreamMustExist)
+    if version == -3:
+        raise UsageError("expected_version", "-3 is not one of ExpectedVersion")
+
+
+def check_count(argument: str, count: int) -> None:
+    check_number(argument, count, 1, MAX_READ_COUNT)
+
+
+def check_direction(direction: StreamDirection) -> None:
+    if direction not in (StreamDirection.Forward, StreamDirection.Backward):
+        raise UsageError("direction", f"must be a StreamDirection, not {direction!r:.80}")
+
+
+def first_event_number(direction: StreamDirection, from_event: int | None) -> int:
+    """Where a read of a stream starts if `from_event` was asked for."""
+    check_direction(direction)
+    lowest = 0 if direction == StreamDirection.Forward else -1
+    if from_event is None:
+        return lowest
+    check_number("from_event", from_event, lowest)
+    return from_event
+
+
+def first_position(
+    direction: StreamDirection, from_position: Position | PositionSentinel | None
+) -> Position:
+    """Where a read of the log of all events starts if `from_position` was asked for."""
+    check_direction(direction)
+    if from_position is None:
+        from_position = Beginning if direction == StreamDirection.Forward else End
+    if isinstance(from_position, PositionSentinel):
+        return from_position.position
+    try:
+        position = Position(*from_position)
+    except TypeError:
+        raise UsageError(
+            "from_position", f"must be Beginning, End or a Position, not {from_position!r:.80}"
+        ) from None
+    for offset in position:
+        check_number("from_position", offset, -1)
+    if position.commit < position.prepare:
+        raise UsageError("from_position", f"must not have commit below prepare: {position}")
+    return position
