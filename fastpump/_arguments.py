@@ -23,10 +23,10 @@ MAX_NUMBER = 2**63 - 1
 
 async def collect(events: Iterable[Any] | AsyncIterable[Any]) -> list[Any]:
     """All events of an iterable or asynchronous iterable."""
-    if isinstance(events, AsyncIterable):
-        return [event async for event in events]
     if isinstance(events, list):
         return events
+    if isinstance(events, AsyncIterable):
+        return [event async for event in events]
     if not isinstance(events, Iterable):
         raise UsageError("events", f"must be an iterable of events, not {events!r:.80}")
     return list(events)

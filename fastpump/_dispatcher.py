@@ -20,7 +20,10 @@ from fastpump.exceptions import BadRequest, FastpumpError, ProtocolError, UsageE
 LOG = logging.getLogger("fastpump.dispatcher")
 
 RETRY_DELAY = 0.1
-"""Seconds before a request is repeated that a node was not ready for."""
+"""Seconds, times the attempts made, before a request is repeated that a node was not ready for."""
+
+LONGEST_RETRY_DELAY = 1.0
+"""Seconds, the most of that."""
 
 _NO_ID = bytes(16)
 _HEARTBEATS = (Command.HeartbeatRequest, Command.HeartbeatResponse)
@@ -116,14 +119,14 @@ class Dispatcher:
                 the frames behind it are lost with the connection.
             BadRequest: the server refuses the connection itself.
         """
-        operations = self._operations
+        operations, retry = self._operations, self.retry
         for frame in frames:
             operation = operations.get(frame.correlation_id)
             if operation is None:
                 self._count_unknown(frame)
                 continue
             try:
-                ended = operation.on_frame(frame, self.retry)
+                ended = operation.on_frame(frame, retry)
             except ProtocolError:
                 del operations[frame.correlation_id]
                 raise
@@ -160,9 +163,10 @@ class Dispatcher:
         if operation.attempts >= self._max_attempts:
             operation.fail(error)
             return
+        delay = min(operation.attempts * RETRY_DELAY, LONGEST_RETRY_DELAY)
         self._renew(operation)
         asyncio.get_running_loop().call_later(
-            RETRY_DELAY, self._send_again, operation, operation.correlation_id
+            delay, self._send_again, operation, operation.correlation_id
         )
 
     def close(self, error: FastpumpError) -> None:

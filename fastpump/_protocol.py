@@ -19,6 +19,8 @@ from fastpump.exceptions import ConnectionLost, FastpumpError
 
 LOG = logging.getLogger("fastpump.protocol")
 
+HEARTBEAT_REQUEST = int(Command.HeartbeatRequest)  # compared with every frame's
+
 WRITE_AT_ONCE = 256 * 1024
 """Bytes in the outbox that do not wait for the end of the loop's turn."""
 
@@ -81,7 +83,7 @@ class ConnectionProtocol(asyncio.BufferedProtocol):
         try:
             frames = framer.commit(nbytes)
             for frame in frames:
-                if frame.command == Command.HeartbeatRequest:
+                if frame.command == HEARTBEAT_REQUEST:
                     self.send(encode_frame(Command.HeartbeatResponse, frame.correlation_id))
             self._on_frames(frames)
             if framer.error is not None:
