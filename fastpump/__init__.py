@@ -4,12 +4,14 @@ General layout, from the top down; a module imports only from those below it:
 
     cli/, __main__     the command line
     server/            the embedded development node (knows nothing of the client)
-    connection         connect() and Client: arguments in, operations out
+    connection         connect() and Client
+    _writing, _reading, _following    the operations of a client: arguments in, operations out
+    subscriptions      events as they come, from history into live, over any number of reconnects
     _connector         which connection is current: connect, identify, reconnect
     _protocol          the asyncio side of one connection: receive, heartbeats, write flow
     _read_ahead        pages asked for before they are needed
     _dispatcher        frames to operations, by correlation id
-    _operations        one class per request: its frame, its replies, whether it may be re-sent
+    _operations, _subscribing    one class per request: its frame, its replies, how it ends
     messages           the vocabulary: events, slices, positions, enums
     _events, _replies, _requests, _framing, …    bytes (Cython); _cold: rare messages (protobuf)
     exceptions

@@ -1,0 +1,97 @@
+"""Subscribing to streams."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+
+from fastpump._arguments import check_count, check_name, check_number, first_position
+from fastpump._reading import Forward, Reading
+from fastpump.messages import (
+    AllStreamSlice,
+    Beginning,
+    End,
+    Position,
+    PositionSentinel,
+    StreamSlice,
+)
+from fastpump.subscriptions import BUFFER_BYTES, BUFFER_EVENTS, AllLog, StreamLog, Subscription
+
+
+class Following(Reading):
+    """Follow a stream or the log of all events: from history into what is written now."""
+
+    async def subscribe_to(
+        self,
+        stream: str,
+        start_from: int = -1,
+        resolve_link_tos: bool = True,
+        batch_size: int = 100,
+        *,
+        buffer_events: int = BUFFER_EVENTS,
+        buffer_bytes: int = BUFFER_BYTES,
+    ) -> Subscription:
+        """Follow a stream.
+
+        Args:
+            stream: the stream; it need not exist yet.
+            start_from: number of the first event wanted, everything behind it follows; -1 for what
+                is written from now on. To resume, give the checkpoint plus one.
+            resolve_link_tos: give out what links point to as well.
+            batch_size: the most events in one page of history, 1 to 4096.
+            buffer_events, buffer_bytes: pushed events that may wait for the consumer. Beyond that
+                the subscription goes on from history, at the consumer's pace.
+
+        Raises:
+            AccessDenied, NotAuthenticated, OperationTimedOut: the server does not confirm it (only
+                with -1; otherwise the loop over the events raises it).
+
+        >>> async with await client.subscribe_to("account-7", start_from=0) as subscription:
+        ...     async for event in subscription.events:
+        ...         print(event.event_number)
+        """
+        dispatcher = self._dispatcher or self._not_connected()
+        check_name("stream", stream)
+        check_number("start_from", start_from, -1)
+        check_count("batch_size", batch_size)
+
+        def read(number: int) -> AsyncGenerator[StreamSlice, None]:
+            return self.iter_slices(stream, Forward, number, batch_size, resolve_link_tos)
+
+        log = StreamLog(dispatcher, self._timeout, resolve_link_tos, stream, read)
+        subscription = Subscription(log, start_from - 1, buffer_events, buffer_bytes)
+        if start_from == -1:
+            await subscription.start_now()
+        return subscription
+
+    async def subscribe_to_all(
+        self,
+        from_position: Position | PositionSentinel = End,
+        resolve_link_tos: bool = True,
+        batch_size: int = 100,
+        *,
+        buffer_events: int = BUFFER_EVENTS,
+        buffer_bytes: int = BUFFER_BYTES,
+    ) -> Subscription:
+        """Follow the log of all events. By default only administrators may.
+
+        Args:
+            from_position: `Beginning` for everything, `End` for what is written from now on, or the
+                Position of an event, for instance a checkpoint, to go on behind it.
+            resolve_link_tos, batch_size, buffer_events, buffer_bytes: as in `subscribe_to`.
+
+        Raises:
+            AccessDenied, NotAuthenticated, OperationTimedOut: as in `subscribe_to`.
+        """
+        dispatcher = self._dispatcher or self._not_connected()
+        start = first_position(Forward, from_position)
+        check_count("batch_size", batch_size)
+
+        def read(position: Position | None) -> AsyncGenerator[AllStreamSlice, None]:
+            return self.iter_all_slices(Forward, position, batch_size, resolve_link_tos)
+
+        log = AllLog(dispatcher, self._timeout, resolve_link_tos, read)
+        checkpoint = None if start == Beginning.position else start
+        subscription = Subscription(log, checkpoint, buffer_events, buffer_bytes)
+        if start == End.position:
+            await subscription.start_now()
+        return subscription

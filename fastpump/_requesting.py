@@ -1,0 +1,51 @@
+"""What all operations of a client need: a dispatcher to give them to, and a place to wait."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, NoReturn
+from uuid import UUID
+
+from fastpump._dispatcher import Dispatcher
+from fastpump._operations import Operation
+from fastpump.exceptions import ClientClosed, UsageError
+
+
+class Requesting:
+    """The base of what offers operations. It belongs to the event loop it is connected on."""
+
+    _dispatcher: Dispatcher | None
+    """None before the client is connected."""
+    _loop: asyncio.AbstractEventLoop
+    _timeout: float
+    """Seconds an operation may take."""
+
+    async def _perform(
+        self,
+        kind: type[Operation],
+        correlation_id: bytes,
+        frame: bytes,
+        stream: str = "",
+        number: int = 0,
+    ) -> Any:
+        """Start an operation when there is room for it, and wait for its end.
+
+        If the caller is cancelled its future is too, and the dispatcher lets the operation go.
+        """
+        dispatcher = self._dispatcher or self._not_connected()
+        if dispatcher.is_full:
+            await dispatcher.room()
+        waiter = self._loop.create_future()
+        dispatcher.start(kind(correlation_id, frame, waiter, self._timeout, stream, number))
+        return await waiter
+
+    def _new_id(self, wanted: UUID | None, argument: str = "correlation_id") -> bytes:
+        dispatcher = self._dispatcher or self._not_connected()
+        if wanted is None:
+            return dispatcher.new_correlation_id()
+        if not isinstance(wanted, UUID) or wanted.int == 0:
+            raise UsageError(argument, f"must be a UUID that is not all zero, not {wanted!r}")
+        return wanted.bytes_le
+
+    def _not_connected(self) -> NoReturn:
+        raise ClientClosed("The client is not connected: use `async with`, or await connect()")
