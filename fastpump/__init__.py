@@ -17,15 +17,25 @@ General layout, from the top down; a module imports only from those below it:
     exceptions
 """
 
-from fastpump import connection, exceptions, messages
+from fastpump import connection, exceptions, messages, metadata
 from fastpump._run import run
 from fastpump.connection import *  # noqa: F403
 from fastpump.exceptions import *  # noqa: F403
 from fastpump.messages import *  # noqa: F403
+from fastpump.metadata import Acl, StreamMetadata, StreamMetadataResult
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__", "exceptions", "messages", "run"]
+__all__ = [
+    "Acl",
+    "StreamMetadata",
+    "StreamMetadataResult",
+    "__version__",
+    "exceptions",
+    "messages",
+    "metadata",
+    "run",
+]
 __all__ += connection.__all__
 __all__ += exceptions.__all__
 __all__ += messages.__all__

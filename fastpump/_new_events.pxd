@@ -1,5 +1,7 @@
 """Events on their way into a frame. `_new_events.pyx` explains them."""
 
+from libc.stdint cimport uint32_t
+
 
 cdef struct Part:
     # The pointers live as long as the NewEventData and the bytes in `alive` of `prepare`.
@@ -24,4 +26,6 @@ cdef class NewEventData:
 
 cdef const char* utf8_of(object text, str argument, Py_ssize_t index, Py_ssize_t* size) except NULL
 cdef int prepare(Part* part, NewEventData event, Py_ssize_t index, list alive) except -1
-cdef unsigned char* write_part(unsigned char* out, const Part* part) noexcept nogil
+cdef unsigned char* write_part(
+    unsigned char* out, uint32_t field, const Part* part
+) noexcept nogil

@@ -13,7 +13,7 @@ import orjson
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
-from libc.stdint cimport uint64_t
+from libc.stdint cimport uint32_t, uint64_t
 
 from fastpump._ids cimport random_id_to_wire, uuid_from_wire, uuid_to_wire
 from fastpump._varint cimport (
@@ -194,8 +194,11 @@ cdef int prepare(Part* part, NewEventData event, Py_ssize_t index, list alive) e
     return 0
 
 
-cdef unsigned char* write_part(unsigned char* out, const Part* part) noexcept nogil:
-    out[0] = 3 << 3 | TYPE_BYTES
+cdef unsigned char* write_part(
+    unsigned char* out, uint32_t field, const Part* part
+) noexcept nogil:
+    """Write the NewEvent message as field number `field` of the message around it."""
+    out[0] = <unsigned char>(field << 3 | TYPE_BYTES)
     out = write_varint(out + 1, <uint64_t>part.size)
     out = write_bytes_field(out, 1, <const char*>part.id, 16)
     out = write_bytes_field(out, 2, part.type, part.type_size)

@@ -42,6 +42,7 @@ from fastpump.exceptions import (
 from fastpump.messages import (
     NotHandledReason,
     OperationResult,
+    Position,
     ReadAllResult,
     ReadEventResult,
     ReadStreamResult,
@@ -210,7 +211,33 @@ class IdentifyClient(Operation):
         self.waiter.set_result(None)
 
 
-class WriteEvents(Operation):
+class Change(Operation):
+    """An operation that is answered with an OperationResult."""
+
+    __slots__ = ()
+
+    def settle(
+        self, outcome: int, message: str, result: Any, retry: Retry, version: int | None = None
+    ) -> None:
+        """End with `result` if the outcome is success; `version` is what the stream is at."""
+        if outcome == 0:
+            self.waiter.set_result(result)
+        elif outcome in _SERVER_TIMEOUTS:
+            retry(self, WriteFailed(self.conversation_id, message))
+        else:
+            self.fail(self._refusal(outcome, message, version))
+
+    def _refusal(self, outcome: int, message: str, version: int | None) -> ServerError:
+        if outcome == OperationResult.WrongExpectedVersion:
+            return WrongExpectedVersion(self.conversation_id, self.stream, self.number, version)
+        if outcome == OperationResult.StreamDeleted:
+            return StreamDeleted(self.conversation_id, self.stream)
+        if outcome == OperationResult.AccessDenied:
+            return self.access_denied()
+        return WriteFailed(self.conversation_id, f"result {outcome}: {message}")
+
+
+class WriteEvents(Change):
     """Ends with a WriteResult. Sent again it is not written again: the event ids are the same."""
 
     __slots__ = ()
@@ -220,21 +247,56 @@ class WriteEvents(Operation):
         written = decode_write_completed(frame)
         if written.result == 0:
             self.waiter.set_result(written)
-        elif written.result in _SERVER_TIMEOUTS:
-            retry(self, WriteFailed(self.conversation_id, written.message))
         else:
-            self.fail(self._refusal(written))
+            self.settle(written.result, written.message, None, retry, written.current_version)
 
-    def _refusal(self, written: WriteResult) -> ServerError:
-        if written.result == OperationResult.WrongExpectedVersion:
-            return WrongExpectedVersion(
-                self.conversation_id, self.stream, self.number, written.current_version
-            )
-        if written.result == OperationResult.StreamDeleted:
-            return StreamDeleted(self.conversation_id, self.stream)
-        if written.result == OperationResult.AccessDenied:
-            return self.access_denied()
-        return WriteFailed(self.conversation_id, f"result {written.result}: {written.message}")
+
+class DeleteStream(Change):
+    """Ends with the Position of what was written: the tombstone, or the stream's new metadata."""
+
+    __slots__ = ()
+    reply = Command.DeleteStreamCompleted
+
+    def on_reply(self, frame: Frame, retry: Retry) -> None:
+        reply = _cold.decode("DeleteStreamCompleted", frame.body)
+        position = Position(reply.commit_position, reply.prepare_position)
+        version = reply.current_version if reply.HasField("current_version") else None
+        self.settle(reply.result, reply.message, position, retry, version)
+
+
+class TransactionStart(Change):
+    """Ends with the transaction's id."""
+
+    __slots__ = ()
+    reply = Command.TransactionStartCompleted
+
+    def on_reply(self, frame: Frame, retry: Retry) -> None:
+        reply = _cold.decode("TransactionStartCompleted", frame.body)
+        self.settle(reply.result, reply.message, reply.transaction_id, retry)
+
+
+class TransactionWrite(Change):
+    """Ends with None."""
+
+    __slots__ = ()
+    reply = Command.TransactionWriteCompleted
+
+    def on_reply(self, frame: Frame, retry: Retry) -> None:
+        reply = _cold.decode("TransactionWriteCompleted", frame.body)
+        self.settle(reply.result, reply.message, None, retry)
+
+
+class TransactionCommit(Change):
+    """Ends with a WriteResult."""
+
+    __slots__ = ()
+    reply = Command.TransactionCommitCompleted
+
+    def on_reply(self, frame: Frame, retry: Retry) -> None:
+        reply = _cold.decode("TransactionCommitCompleted", frame.body)
+        position = Position(reply.commit_position, reply.prepare_position)
+        result = WriteResult(reply.first_event_number, reply.last_event_number, position)
+        self.settle(reply.result, reply.message, result, retry)
 
 
 _SERVER_TIMEOUTS = frozenset(

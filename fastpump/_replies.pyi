@@ -3,6 +3,14 @@ from fastpump._framing import Frame
 from fastpump._position import Position
 
 class WriteResult:
+    def __init__(
+        self,
+        first_event_number: int,
+        last_event_number: int,
+        position: tuple[int, int],
+        result: int = 0,
+        message: str = "",
+    ) -> None: ...
     @property
     def result(self) -> int: ...
     @property

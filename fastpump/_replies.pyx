@@ -159,6 +159,13 @@ cdef class WriteResult:
     cdef int64_t current
     cdef bint has_current
 
+    def __init__(self, first_event_number, last_event_number, position, result=0, message=""):
+        self.first_event_number = first_event_number
+        self.last_event_number = last_event_number
+        self.commit, self.prepare = position
+        self.result = result
+        self.message = message
+
     @property
     def position(self):
         return Position(self.commit, self.prepare)

@@ -22,6 +22,13 @@ def encode_write_events(
     require_master: bool = False,
     auth: bytes | None = None,
 ) -> bytes: ...
+def encode_transaction_write(
+    correlation_id: bytes,
+    transaction_id: int,
+    events: list[NewEventData],
+    require_master: bool = False,
+    auth: bytes | None = None,
+) -> bytes: ...
 def encode_read_event(
     correlation_id: bytes,
     stream: str,

@@ -5,6 +5,7 @@ Every field the reference client writes is written, zeros included; fields in as
 (protocol document, sections 3.2, 3.3 and 3.5):
 
     WriteEvents      1 stream · 2 expected_version · 3 events NewEvent* · 4 require_master
+    TransactionWrite 1 transaction_id · 2 events NewEvent* · 3 require_master
     ReadEvent        1 stream · 2 number · 3 resolve_link_tos · 4 require_master
     ReadStreamEvents 1 stream · 2 from · 3 max_count · 4 resolve_link_tos · 5 require_master
     ReadAllEvents    1 commit · 2 prepare · 3 max_count · 4 resolve_link_tos · 5 require_master
@@ -15,7 +16,7 @@ Every field the reference client writes is written, zeros included; fields in as
 from uuid import UUID
 
 from cpython.bytes cimport PyBytes_AS_STRING
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint32_t
 from libc.stdlib cimport calloc, free
 
 from fastpump._framing cimport new_frame
@@ -31,6 +32,7 @@ from fastpump.exceptions import UsageError
 
 cdef enum:
     WRITE_EVENTS = 0x82
+    TRANSACTION_WRITE = 0x86
     READ_EVENT = 0xB0
     READ_STREAM_FORWARD = 0xB2
     READ_STREAM_BACKWARD = 0xB4
@@ -47,16 +49,43 @@ cdef enum:
 cdef Py_ssize_t max_frame_size = MAX_FRAME_SIZE
 
 
-cdef bytes write_frame(
-    bytes correlation_id, object stream, int64_t expected_version, const Part* parts,
-    Py_ssize_t count, bint require_master, bytes auth,
-):
-    cdef Py_ssize_t stream_size = 0
-    cdef const char* name = utf8_of(stream, "stream", -1, &stream_size)
-    cdef Py_ssize_t size = (
-        size_of_bytes_field(stream_size) + size_of_number_field(expected_version)
-        + SIZE_OF_FLAG_FIELD
-    )
+cdef class _Batch:
+    """The events of one message, ready to be written, and what keeps their bytes alive."""
+
+    cdef Part* parts
+    cdef Py_ssize_t count
+    cdef list alive
+
+    def __cinit__(self, list events not None):
+        cdef Py_ssize_t i
+        self.count = len(events)
+        self.alive = []
+        self.parts = <Part*>calloc(self.count if self.count else 1, sizeof(Part))
+        if self.parts == NULL:
+            raise MemoryError
+        for i in range(self.count):
+            prepare(&self.parts[i], new_event_at(events, i, self.alive), i, self.alive)
+
+    def __dealloc__(self):
+        free(self.parts)
+
+
+cdef NewEventData new_event_at(list events, Py_ssize_t index, list alive):
+    event = events[index]
+    if isinstance(event, NewEventData):
+        return event
+    if not isinstance(event, tuple) or len(event) != 4:
+        raise UsageError(f"events[{index}]", f"is not a NewEvent: {event!r:.80}")
+    event = NewEventData(*event)
+    alive.append(event)
+    return event
+
+
+cdef Py_ssize_t payload_size(
+    const Part* parts, Py_ssize_t count, Py_ssize_t rest, bytes auth
+) except -1:
+    """Bytes of a message of events and `rest` bytes of other fields; it must fit into a frame."""
+    cdef Py_ssize_t size = rest
     cdef Py_ssize_t i
     for i in range(count):
         size += size_of_bytes_field(parts[i].size)
@@ -64,12 +93,35 @@ cdef bytes write_frame(
         raise UsageError(
             "events", f"{count} events make a message of {size} bytes, over {max_frame_size}"
         )
+    return size
+
+
+cdef unsigned char* write_parts(
+    unsigned char* out, uint32_t field, const Part* parts, Py_ssize_t count
+) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(count):
+        out = write_part(out, field, &parts[i])
+    return out
+
+
+cdef bytes write_frame(
+    bytes correlation_id, object stream, int64_t expected_version, const Part* parts,
+    Py_ssize_t count, bint require_master, bytes auth,
+):
+    cdef Py_ssize_t stream_size = 0
+    cdef const char* name = utf8_of(stream, "stream", -1, &stream_size)
     cdef unsigned char* out = NULL
-    cdef bytes frame = new_frame(WRITE_EVENTS, correlation_id, auth, size, &out)
+    cdef Py_ssize_t rest = (
+        size_of_bytes_field(stream_size) + size_of_number_field(expected_version)
+        + SIZE_OF_FLAG_FIELD
+    )
+    cdef bytes frame = new_frame(
+        WRITE_EVENTS, correlation_id, auth, payload_size(parts, count, rest, auth), &out
+    )
     out = write_bytes_field(out, 1, name, stream_size)
     out = write_number_field(out, 2, expected_version)
-    for i in range(count):
-        out = write_part(out, &parts[i])
+    out = write_parts(out, 3, parts, count)
     write_number_field(out, 4, require_master)
     return frame
 
@@ -97,31 +149,28 @@ def encode_write_events(
     Raises:
         UsageError: the stream or an event cannot be sent; it names which.
     """
-    cdef Py_ssize_t count = len(events)
-    cdef Py_ssize_t i
-    cdef list alive = []
-    cdef Part* parts = <Part*>calloc(count if count else 1, sizeof(Part))
-    if parts == NULL:
-        raise MemoryError
-    try:
-        for i in range(count):
-            prepare(&parts[i], new_event_at(events, i, alive), i, alive)
-        return write_frame(
-            correlation_id, stream, expected_version, parts, count, require_master, auth
-        )
-    finally:
-        free(parts)
+    cdef _Batch batch = _Batch(events)
+    return write_frame(
+        correlation_id, stream, expected_version, batch.parts, batch.count, require_master, auth
+    )
 
 
-cdef NewEventData new_event_at(list events, Py_ssize_t index, list alive):
-    event = events[index]
-    if isinstance(event, NewEventData):
-        return event
-    if not isinstance(event, tuple) or len(event) != 4:
-        raise UsageError(f"events[{index}]", f"is not a NewEvent: {event!r:.80}")
-    event = NewEventData(*event)
-    alive.append(event)
-    return event
+def encode_transaction_write(
+    bytes correlation_id not None, int64_t transaction_id, list events not None,
+    bint require_master=False, bytes auth=None,
+):
+    """TransactionWrite; the events are those of `encode_write_events`."""
+    cdef _Batch batch = _Batch(events)
+    cdef unsigned char* out = NULL
+    cdef Py_ssize_t rest = size_of_number_field(transaction_id) + SIZE_OF_FLAG_FIELD
+    cdef bytes frame = new_frame(
+        TRANSACTION_WRITE, correlation_id, auth,
+        payload_size(batch.parts, batch.count, rest, auth), &out,
+    )
+    out = write_number_field(out, 1, transaction_id)
+    out = write_parts(out, 2, batch.parts, batch.count)
+    write_number_field(out, 3, require_master)
+    return frame
 
 
 def encode_read_event(

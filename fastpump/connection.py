@@ -9,20 +9,21 @@ from types import TracebackType
 from typing import Any
 from uuid import UUID, uuid4
 
+from fastpump._administering import Administering
 from fastpump._commands import Command
 from fastpump._connector import ConnectionSettings, Connector, ConnectorState
 from fastpump._dispatcher import Dispatcher
 from fastpump._following import Following
 from fastpump._framing import encode_frame
 from fastpump._operations import Ping
-from fastpump._writing import Writing
+from fastpump._transacting import Transacting
 from fastpump.exceptions import ClientClosed, UsageError
 from fastpump.messages import Credential
 
 __all__ = ["Client", "connect"]
 
 
-class Client(Following, Writing):
+class Client(Following, Administering, Transacting):
     """A connection to Event Store and the operations on it; `connect()` makes one.
 
     Use it as an asynchronous context manager, or call `connect` and `close`. It belongs to the
