@@ -7,6 +7,12 @@
  * encoded events of a log lie one after the other, so any page is one contiguous range of them
  * between a small head and a small tail, sent by writev without a copy.
  *
+ * Whoever subscribes to stream "live" finds it empty, and has the whole log pushed, in frames that
+ * were made at start as well: as if all events were written right behind the confirmation. Reading
+ * "live" gives the same events under the same numbers, so a subscriber that cannot keep up with the
+ * pushes gets the rest from history, as it would from a real server. Nothing is pushed to the
+ * subscribers of other streams.
+ *
  * Prints its port on standard output and ends when standard input is closed, so it cannot outlive
  * the program that started it.
  */
@@ -28,6 +34,7 @@ enum {
     MAX_FRAME = 64 << 20,
     RECEIVE_ROOM = 256 << 10, /* free space kept for one recv */
     QUEUE = 4096,             /* replies waiting on a connection; while full, nothing is taken */
+    PUSHES = 500,             /* events pushed as one reply, when none is waiting */
     SEGMENTS = 512,           /* parts given to one writev */
     MAX_CONNECTIONS = 256,
     SPIN = 200000,            /* nanoseconds to look for the next request before going to sleep */
@@ -36,10 +43,12 @@ enum {
 
 /* ---- requests -------------------------------------------------------------------------------- */
 
-/* What is needed of a request: the last value of every number field, how often a field occurs. */
+/* What is needed of a request: how often a field occurs, and its last value: a number, or where
+ * bytes start and how many there are. */
 struct fields {
-    int64_t number[MAX_FIELD + 1];
     uint64_t count[MAX_FIELD + 1];
+    int64_t number[MAX_FIELD + 1];
+    const uint8_t *bytes[MAX_FIELD + 1];
 };
 
 /* Returns NULL when the varint does not end before `end`. */
@@ -63,7 +72,8 @@ static int scan(const uint8_t *at, const uint8_t *end, struct fields *fields)
         if ((at = read_varint(at, end, &key)) == NULL ||
             (at = read_varint(at, end, &value)) == NULL)
             return -1;
-        if ((key & 7) == 2) {
+        const uint8_t *bytes = (key & 7) == 2 ? at : NULL;
+        if (bytes != NULL) {
             if (value > (uint64_t)(end - at))
                 return -1;
             at += value;
@@ -71,10 +81,18 @@ static int scan(const uint8_t *at, const uint8_t *end, struct fields *fields)
             return -1;
         if (key >> 3 > MAX_FIELD)
             continue;
-        fields->number[key >> 3] = (int64_t)value;
         fields->count[key >> 3]++;
+        fields->number[key >> 3] = (int64_t)value;
+        fields->bytes[key >> 3] = bytes;
     }
     return 0;
+}
+
+static int field_is(const struct fields *request, unsigned field, const char *text)
+{
+    size_t size = strlen(text);
+    return request->bytes[field] != NULL && request->number[field] == (int64_t)size &&
+           memcmp(request->bytes[field], text, size) == 0;
 }
 
 /* ---- replies --------------------------------------------------------------------------------- */
@@ -96,6 +114,8 @@ struct connection {
     unsigned first, waiting;
     size_t sent;        /* bytes of the first waiting reply that are out */
     uint64_t written;   /* events acknowledged; the numbers of the next write start here */
+    uint64_t to_push;   /* events of the log that the live subscription is still to get */
+    uint8_t live_id[ID]; /* its correlation id; there is one at a time, the last asked for */
 };
 
 static struct reply *new_reply(struct connection *c)
@@ -205,6 +225,44 @@ static void answer_all(struct connection *c, const uint8_t *id, const struct fie
     finish(r, READ_ALL_FORWARD_COMPLETED, id);
 }
 
+static void answer_subscribe(struct connection *c, const uint8_t *id, const struct fields *request)
+{
+    struct reply *r = new_reply(c);
+    int live = field_is(request, 1, "live");
+    uint8_t *at = r->head + r->head_size;
+
+    at = number_field(at, 1, events_total * POSITION_STEP);
+    at = number_field(at, 2, live ? (uint64_t)-1 : events_total - 1);
+    r->head_size = (size_t)(at - r->head);
+    finish(r, SUBSCRIPTION_CONFIRMED, id);
+    if (live) {
+        c->to_push = events_total;
+        memcpy(c->live_id, id, ID);
+    }
+}
+
+static void answer_unsubscribe(struct connection *c, const uint8_t *id)
+{
+    if (memcmp(id, c->live_id, ID) == 0)
+        c->to_push = 0;
+    answer_bytes(c, SUBSCRIPTION_DROPPED, id, NULL, 0);
+}
+
+/* The next frames for the live subscription: a copy, because each carries its correlation id. */
+static void push(struct connection *c)
+{
+    struct reply *r = new_reply(c);
+    uint64_t start = events_total - c->to_push, end = page_end(start, PUSHES);
+
+    take_range(r, &pushed, start, end);
+    r->owned = memcpy(allocate(NULL, r->body_size), r->body, r->body_size);
+    for (uint64_t i = start; i < end; i++)
+        memcpy(r->owned + (pushed.offset[i] - pushed.offset[start]) + PREFIX + 2, c->live_id, ID);
+    r->body = r->owned;
+    r->head_size = 0;
+    c->to_push -= end - start;
+}
+
 static void bad_request(struct connection *c, const uint8_t *id, const char *why)
 {
     answer_bytes(c, BAD_REQUEST, id, why, strlen(why));
@@ -238,6 +296,9 @@ static int answer(struct connection *c, const uint8_t *frame, size_t size)
     case IDENTIFY_CLIENT:
         answer_bytes(c, CLIENT_IDENTIFIED, id, NULL, 0);
         return 0;
+    case UNSUBSCRIBE:
+        answer_unsubscribe(c, id);
+        return 0;
     }
     if (scan(body, end, &request) < 0) {
         bad_request(c, id, "the request could not be decoded");
@@ -253,6 +314,9 @@ static int answer(struct connection *c, const uint8_t *frame, size_t size)
         break;
     case READ_ALL_FORWARD:
         answer_all(c, id, &request);
+        break;
+    case SUBSCRIBE:
+        answer_subscribe(c, id, &request);
         break;
     default:
         bad_request(c, id, "the answering server does not know this command");
@@ -353,6 +417,14 @@ static int serve(struct connection *c)
     }
 }
 
+/* The socket takes more: what waits, or, when nothing does, the next pushes. */
+static int send_more(struct connection *c)
+{
+    if (c->waiting == 0)
+        push(c);
+    return serve(c);
+}
+
 static int receive(struct connection *c)
 {
     reserve(&c->in, RECEIVE_ROOM);
@@ -435,7 +507,8 @@ static void run(int listener)
         polled[1].events = count < MAX_CONNECTIONS ? POLLIN : 0;
         for (int i = 0; i < count; i++) {
             struct connection *c = connections[i];
-            int events = (c->waiting < QUEUE ? POLLIN : 0) | (c->waiting > 0 ? POLLOUT : 0);
+            int events = (c->waiting < QUEUE ? POLLIN : 0) |
+                         (c->waiting > 0 || c->to_push > 0 ? POLLOUT : 0);
             polled[i + 2] = (struct pollfd){c->fd, (short)events, 0};
         }
         if (wait_for(polled, (nfds_t)count + 2) < 0) {
@@ -448,7 +521,7 @@ static void run(int listener)
         /* Downwards: the place of a dropped one is taken by one that was served already. */
         for (int i = count - 1; i >= 0; i--) {
             short ready = polled[i + 2].revents;
-            if ((ready & POLLOUT && serve(connections[i]) < 0) ||
+            if ((ready & POLLOUT && send_more(connections[i]) < 0) ||
                 (ready & (POLLIN | POLLHUP | POLLERR) && receive(connections[i]) < 0)) {
                 drop(connections[i]);
                 connections[i] = connections[--count];

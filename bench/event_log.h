@@ -7,7 +7,10 @@
 
 #include "wire.h"
 
-enum { POSITION_STEP = 512 }; /* distance of two events in $all */
+enum {
+    POSITION_STEP = 512, /* distance of two events in $all */
+    NO_POSITION = -1,
+};
 
 /* 2020-01-01T00:00:00Z in the two notations of an event record. */
 static const uint64_t CREATED_TICKS = 637134336000000000u;
@@ -65,7 +68,7 @@ struct log {
 };
 
 static uint64_t events_total;
-static struct log stream_forward, stream_backward, all_forward;
+static struct log stream_forward, stream_backward, all_forward, pushed;
 
 /* The mixing function of splitmix64: well spread ids and values without a random generator. */
 static uint64_t mix(uint64_t x)
@@ -108,36 +111,52 @@ static void encode_record(struct bytes *out, uint64_t number)
     put_number(out, 10, CREATED_EPOCH_MS + number);
 }
 
-/* Appends event `number` to the log as field `field` of a page; in $all with its position. */
-static void append_event(struct log *log, unsigned field, uint64_t number, int with_position)
+/* Appends event `number` to the log as field `field` of a message, with its position in $all. */
+static void append_event(struct log *log, unsigned field, uint64_t number, int64_t position)
 {
     static struct bytes record, resolved;
 
     encode_record(&record, number);
     resolved.size = 0;
     put_bytes(&resolved, 1, record.data, record.size);
-    if (with_position) {
-        put_number(&resolved, 3, number * POSITION_STEP);
-        put_number(&resolved, 4, number * POSITION_STEP);
+    if (position != NO_POSITION) {
+        put_number(&resolved, 3, (uint64_t)position);
+        put_number(&resolved, 4, (uint64_t)position);
     }
     put_bytes(&log->bytes, field, resolved.data, resolved.size);
 }
 
+/* Appends the whole frame that pushes event `number`; its correlation id stays zero. Pushed events
+ * lie behind those of the log. */
+static void append_push(struct log *log, uint64_t number)
+{
+    size_t start = log->bytes.size;
+
+    reserve(&log->bytes, HEADER);
+    memset(log->bytes.data + start, 0, HEADER);
+    log->bytes.size += HEADER;
+    append_event(log, 1, number, (int64_t)(events_total + 1 + number) * POSITION_STEP);
+    put_prefix(log->bytes.data + start, (uint32_t)(log->bytes.size - start - PREFIX));
+    log->bytes.data[start + PREFIX] = STREAM_EVENT_APPEARED;
+}
+
 static void build_logs(uint64_t events)
 {
-    struct log *logs[] = {&stream_forward, &stream_backward, &all_forward};
+    enum { LOGS = 4 };
+    struct log *logs[LOGS] = {&stream_forward, &stream_backward, &all_forward, &pushed};
 
     events_total = events;
-    for (int i = 0; i < 3; i++)
+    for (int i = 0; i < LOGS; i++)
         logs[i]->offset = allocate(NULL, (events + 1) * sizeof(size_t));
     for (uint64_t i = 0; i < events; i++) {
-        for (int k = 0; k < 3; k++)
+        for (int k = 0; k < LOGS; k++)
             logs[k]->offset[i] = logs[k]->bytes.size;
-        append_event(&stream_forward, 1, i, 0);
-        append_event(&stream_backward, 1, events - 1 - i, 0);
-        append_event(&all_forward, 3, i, 1);
+        append_event(&stream_forward, 1, i, NO_POSITION);
+        append_event(&stream_backward, 1, events - 1 - i, NO_POSITION);
+        append_event(&all_forward, 3, i, (int64_t)i * POSITION_STEP);
+        append_push(&pushed, i);
     }
-    for (int k = 0; k < 3; k++)
+    for (int k = 0; k < LOGS; k++)
         logs[k]->offset[events] = logs[k]->bytes.size;
 }
 

@@ -1,12 +1,14 @@
 /* The limits: what is left when a client does nothing but what the socket demands.
  *
  *     limit pages PORT SECONDS EVENTS PAGE WINDOW
+ *     limit live PORT SECONDS EVENTS
  *     limit writes PORT SECONDS
  *
  * `pages` reads the stream of EVENTS events from start to end in pages of PAGE, WINDOW pages asked
- * for ahead, again and again, and only walks the frame headers. `writes` sends a ready WriteEvents
- * of one event, waits for the answer, and sends the next. Both go on for SECONDS and print the
- * events per second.
+ * for ahead, again and again, and only walks the frame headers. `live` does the same to the EVENTS
+ * pushes of a subscription, and subscribes again when all have come. `writes` sends a ready
+ * WriteEvents of one event, waits for the answer, and sends the next. All go on for SECONDS and
+ * print the events per second.
  */
 #include <arpa/inet.h>
 #include <netinet/tcp.h>
@@ -103,6 +105,17 @@ static void send_all(int fd, const uint8_t *at, size_t size)
     }
 }
 
+/* Waits for more bytes and returns how many frames ended within them. */
+static unsigned receive_frames(int fd, struct walk *walk)
+{
+    static uint8_t buffer[RECEIVE_SIZE];
+    ssize_t size = recv(fd, buffer, sizeof buffer, 0);
+
+    if (size <= 0)
+        die("recv");
+    return walk_frames(walk, buffer, (size_t)size);
+}
+
 static void request_pages(int fd, uint64_t *page, unsigned count, uint64_t pages, uint64_t size)
 {
     uint8_t requests[MAX_WINDOW * REQUEST_ROOM], *end = requests;
@@ -115,19 +128,35 @@ static void request_pages(int fd, uint64_t *page, unsigned count, uint64_t pages
 static double read_pages(int fd, double seconds, uint64_t events, uint64_t page_size,
                          unsigned window)
 {
-    static uint8_t buffer[RECEIVE_SIZE];
     uint64_t page = 0, received = 0;
     struct walk walk = {0};
     double started = now(), elapsed;
 
     request_pages(fd, &page, window, events / page_size, page_size);
     do {
-        ssize_t size = recv(fd, buffer, sizeof buffer, 0);
-        if (size <= 0)
-            die("recv");
-        unsigned frames = walk_frames(&walk, buffer, (size_t)size);
+        unsigned frames = receive_frames(fd, &walk);
         received += frames * page_size;
         request_pages(fd, &page, frames, events / page_size, page_size);
+        elapsed = now() - started;
+    } while (elapsed < seconds);
+    return (double)received / elapsed;
+}
+
+static double take_pushes(int fd, double seconds, uint64_t events)
+{
+    /* SubscribeToStream of "live"; the correlation id stays zero. */
+    static const uint8_t request[HEADER + 8] = {
+        HEADER + 8 - PREFIX, [PREFIX] = SUBSCRIBE, [HEADER] = 0x0A, 4, 'l', 'i', 'v', 'e', 0x10, 0};
+    struct walk walk = {0};
+    uint64_t received = 0;
+    double started = now(), elapsed;
+
+    do {
+        uint64_t frames = 0;
+        send_all(fd, request, sizeof request);
+        while (frames < 1 + events) /* the confirmation comes first */
+            frames += receive_frames(fd, &walk);
+        received += events;
         elapsed = now() - started;
     } while (elapsed < seconds);
     return (double)received / elapsed;
@@ -159,7 +188,7 @@ static size_t encode_write(uint8_t out[WRITE_ROOM])
 
 static double write_events(int fd, double seconds)
 {
-    uint8_t request[WRITE_ROOM], answer[4096];
+    uint8_t request[WRITE_ROOM];
     size_t size = encode_write(request);
     struct walk walk = {0};
     uint64_t written = 0;
@@ -168,12 +197,8 @@ static double write_events(int fd, double seconds)
     do {
         unsigned frames = 0;
         send_all(fd, request, size);
-        while (frames == 0) {
-            ssize_t received = recv(fd, answer, sizeof answer, 0);
-            if (received <= 0)
-                die("recv");
-            frames = walk_frames(&walk, answer, (size_t)received);
-        }
+        while (frames == 0)
+            frames = receive_frames(fd, &walk);
         written += frames;
         elapsed = now() - started;
     } while (elapsed < seconds);
@@ -183,6 +208,7 @@ static double write_events(int fd, double seconds)
 static int usage(void)
 {
     fprintf(stderr, "usage: limit pages PORT SECONDS EVENTS PAGE WINDOW\n"
+                    "       limit live PORT SECONDS EVENTS\n"
                     "       limit writes PORT SECONDS\n"
                     "EVENTS is a multiple of PAGE, WINDOW is 1 to %d\n",
             MAX_WINDOW);
@@ -191,22 +217,21 @@ static int usage(void)
 
 int main(int argc, char **argv)
 {
-    int writes = argc == 4 && strcmp(argv[1], "writes") == 0;
-    uint64_t events = 0, page_size = 0;
-    unsigned window = 0;
+    const char *mode = argc > 1 ? argv[1] : "";
+    int pages = argc == 7 && strcmp(mode, "pages") == 0;
+    int live = argc == 5 && strcmp(mode, "live") == 0;
+    int writes = argc == 4 && strcmp(mode, "writes") == 0;
+    uint64_t events = pages || live ? strtoull(argv[4], NULL, 10) : 0;
+    uint64_t page_size = pages ? strtoull(argv[5], NULL, 10) : 1;
+    unsigned window = pages ? (unsigned)strtoul(argv[6], NULL, 10) : 1;
 
-    if (!writes) {
-        if (argc != 7 || strcmp(argv[1], "pages") != 0)
-            return usage();
-        events = strtoull(argv[4], NULL, 10);
-        page_size = strtoull(argv[5], NULL, 10);
-        window = (unsigned)strtoul(argv[6], NULL, 10);
-        if (page_size == 0 || events == 0 || events % page_size || window - 1 >= MAX_WINDOW)
-            return usage();
-    }
+    if ((!writes && events == 0) || page_size == 0 || events % page_size ||
+        window - 1 >= MAX_WINDOW)
+        return usage();
     int fd = connect_to((uint16_t)strtoul(argv[2], NULL, 10));
     double seconds = strtod(argv[3], NULL);
-    printf("%.0f\n", writes ? write_events(fd, seconds)
-                            : read_pages(fd, seconds, events, page_size, window));
+    printf("%.0f\n", pages  ? read_pages(fd, seconds, events, page_size, window)
+                     : live ? take_pushes(fd, seconds, events)
+                            : write_events(fd, seconds));
     return 0;
 }

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 STREAM = "bench"
+LIVE = "live"
+"""The stream whose subscribers the answering server pushes the whole log to."""
 EVENT_TYPE = "flight-departed"
 
 
@@ -35,6 +37,11 @@ ROWS = (
     Row("iter_events", "`iter()`, number and type touched", "pages", reads_all=True),
     Row("iter_json", "`iter()`, the same and `event.json()`", "pages", reads_all=True),
     Row("iter_all", "`iter_all()`, number and type touched", "pages", reads_all=True),
+    Row("live", "`subscribe_to()`, pushes, number and type touched", "live", reads_all=True),
+    Row("live_slices", "the same in whole batches, length only", "live", reads_all=True),
+    Row(
+        "catch_up", "`subscribe_to(start_from=0)`, number and type touched", "pages", reads_all=True
+    ),
     Row("publish_sequential", "publish, one after another", "writes"),
     Row("publish_concurrent", "publish singly, 1,000 in flight"),
     Row("publish_batches", "publish in batches of 100"),
@@ -111,6 +118,23 @@ async def iter_all(api: Any, client: Any, load: Load) -> int:
         event.event_number  # noqa: B018
         event.type  # noqa: B018
         events += 1
+    return events
+
+
+async def catch_up(api: Any, client: Any, load: Load) -> int:
+    subscribing = client.subscribe_to(STREAM, start_from=0, batch_size=load.page)
+    async with await subscribing as subscription:
+        return await follow(subscription, load)
+
+
+async def follow(subscription: Any, load: Load) -> int:
+    """Take events up to the one with the last number of the log."""
+    events = 0
+    async for event in subscription.events:
+        event.type  # noqa: B018
+        events += 1
+        if event.event_number == load.events - 1:
+            break
     return events
 
 

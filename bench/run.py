@@ -52,10 +52,10 @@ def selection(text: str) -> list[Row]:
 
 
 def measure_limit(port: int, rows: list[Row], load: Load, results: Results) -> None:
+    sizes = {"pages": (load.events, load.page, WINDOW), "live": (load.events,), "writes": ()}
     for mode in sorted({row.limit for row in rows if row.limit}):
         command = [str(tools.compiled("limit")), mode, str(port), str(load.seconds)]
-        if mode == "pages":
-            command += [str(load.events), str(load.page), str(WINDOW)]
+        command += [str(size) for size in sizes[mode]]
         rate = tools.call(command, f"the limit of {mode}")
         results.rates[LIMIT, mode].append(float(rate))
 

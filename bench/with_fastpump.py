@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import tools
 from rows import (
+    LIVE,
     STREAM,
     Load,
+    catch_up,
+    follow,
     get,
     iter_all,
     iter_events,
@@ -27,16 +32,22 @@ import fastpump as api
 
 __all__ = [
     "api",
+    "catch_up",
     "get",
     "iter_all",
     "iter_events",
     "iter_json",
+    "live",
+    "live_slices",
     "publish_batches",
     "publish_concurrent",
     "publish_sequential",
     "slices",
     "versions",
 ]
+
+EVENT_ROOM = 1024
+"""Bytes a pushed event takes at most, as fastpump counts them."""
 
 
 def versions() -> dict[str, str]:
@@ -51,4 +62,30 @@ async def slices(api: Any, client: Any, load: Load) -> int:
     events = 0
     async for page in client.iter_slices(STREAM, batch_size=load.page):
         events += len(page)
+    return events
+
+
+@asynccontextmanager
+async def pushed(client: Any, load: Load) -> AsyncIterator[Any]:
+    """A live subscription that never has to go back to history: see README.md."""
+    async with await client.subscribe_to(
+        LIVE, buffer_events=load.events, buffer_bytes=load.events * EVENT_ROOM
+    ) as subscription:
+        yield subscription
+    if not subscription.is_live:
+        raise RuntimeError("events came from history that should have been pushed")
+
+
+async def live(api: Any, client: Any, load: Load) -> int:
+    async with pushed(client, load) as subscription:
+        return await follow(subscription, load)
+
+
+async def live_slices(api: Any, client: Any, load: Load) -> int:
+    events = 0
+    async with pushed(client, load) as subscription:
+        async for batch in subscription.slices():
+            events += len(batch)
+            if batch[-1].event_number == load.events - 1:
+                break
     return events

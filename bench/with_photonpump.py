@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import google.protobuf
 from google.protobuf.internal import api_implementation
 
 import tools
 from rows import (
+    LIVE,
+    Load,
+    catch_up,
+    follow,
     get,
     iter_all,
     iter_events,
@@ -24,10 +29,12 @@ from photonpump_shim import import_photonpump
 
 __all__ = [
     "api",
+    "catch_up",
     "get",
     "iter_all",
     "iter_events",
     "iter_json",
+    "live",
     "publish_batches",
     "publish_concurrent",
     "publish_sequential",
@@ -47,3 +54,8 @@ def versions() -> dict[str, str]:
         "photon-pump": api.__version__,
         "its protobuf": f"{google.protobuf.__version__} ({api_implementation.Type()})",
     }
+
+
+async def live(api: Any, client: Any, load: Load) -> int:
+    async with await client.subscribe_to(LIVE) as subscription:
+        return await follow(subscription, load)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -43,7 +44,7 @@ class Operation(Protocol):
     attempts: int
 
     def on_frame(self, frame: Frame, retry: Retry) -> bool:
-        """Take a reply. False: more replies will follow on this id.
+        """Take a reply. False: more replies will follow on this id, until one that returns True.
 
         `retry` is for a request that the node did not handle now and may handle later.
         """
@@ -76,6 +77,10 @@ class Dispatcher:
         self._max_in_flight = max_in_flight
         self._max_attempts = max_attempts
         self._operations: dict[bytes, Operation] = {}
+        # Those whose replies go on: they take no place of an operation that is under way, have no
+        # deadline, and end with the connection.
+        self._standing: dict[bytes, Operation] = {}
+        self._connected_at = math.inf
         self._send: Send | None = None
         self._closed_by: FastpumpError | None = None
         self._paused = False
@@ -123,21 +128,23 @@ class Dispatcher:
         for frame in frames:
             operation = operations.get(frame.correlation_id)
             if operation is None:
-                self._count_unknown(frame)
+                self._dispatch_standing(frame)
                 continue
             try:
                 ended = operation.on_frame(frame, retry)
             except ProtocolError:
                 del operations[frame.correlation_id]
                 raise
-            if ended:
-                del operations[frame.correlation_id]
+            del operations[frame.correlation_id]
+            if not ended:
+                self._standing[frame.correlation_id] = operation
         if self.is_full:
             self._admit()
 
     def connected(self, send: Send) -> None:
         """There is a usable connection: send everything that waits, with new correlation ids."""
         self._send = send
+        self._connected_at = self._clock()
         waiting = list(self._operations.values())
         self._operations.clear()
         for operation in waiting:
@@ -147,9 +154,14 @@ class Dispatcher:
         self._admit()
 
     def disconnected(self, error: FastpumpError) -> None:
-        """The connection is gone: operations that were sent often enough fail with `error`."""
+        """The connection is gone.
+
+        Operations that were sent often enough, and those whose replies go on, fail with `error`.
+        """
         self._send = None
+        self._connected_at = math.inf
         self._paused = False
+        self._fail_standing(error)
         for correlation_id, operation in list(self._operations.items()):
             if operation.is_abandoned or operation.attempts >= self._max_attempts:
                 del self._operations[correlation_id]
@@ -177,11 +189,16 @@ class Dispatcher:
         self._operations.clear()
         for operation in operations:
             operation.fail(error)
+        self._fail_standing(error)
         self.is_full = False
         for waiter in self._waiters:
             if not waiter.done():
                 waiter.set_result(None)
         self._waiters.clear()
+
+    def has_been_connected_for(self, seconds: float) -> bool:
+        """Whether the present connection is at least that old."""
+        return self._clock() - self._connected_at >= seconds
 
     def check_deadlines(self, now: float) -> None:
         """End operations whose time is over; forget those nobody waits for that were never sent.
@@ -229,6 +246,24 @@ class Dispatcher:
             if not waiter.done():
                 waiter.set_result(None)
                 places -= 1
+
+    def _dispatch_standing(self, frame: Frame) -> None:
+        operation = self._standing.get(frame.correlation_id)
+        if operation is None:
+            self._count_unknown(frame)
+            return
+        ended = True
+        try:
+            ended = operation.on_frame(frame, self.retry)
+        finally:
+            if ended:
+                del self._standing[frame.correlation_id]
+
+    def _fail_standing(self, error: FastpumpError) -> None:
+        operations = list(self._standing.values())
+        self._standing.clear()
+        for operation in operations:
+            operation.fail(error)
 
     def _renew(self, operation: Operation) -> None:
         """Enter the operation under a new correlation id, so that no late reply can meet it."""

@@ -250,7 +250,7 @@ cdef class EventRecord:
         created: aware UTC datetime, or None where the server sent none.
     """
 
-    def __cinit__(self, *args, **kwargs):
+    def __cinit__(self):
         self.record = &NO_RECORD
 
     def __init__(

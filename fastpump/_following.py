@@ -38,12 +38,14 @@ class Following(Reading):
                 is written from now on. To resume, give the checkpoint plus one.
             resolve_link_tos: give out what links point to as well.
             batch_size: the most events in one page of history, 1 to 4096.
-            buffer_events, buffer_bytes: pushed events that may wait for the consumer. Beyond that
-                the subscription goes on from history, at the consumer's pace.
+            buffer_events, buffer_bytes: pushed events that may wait for the consumer, 1 or more.
+                Beyond that the subscription goes on from history, at the consumer's pace.
 
         Raises:
-            AccessDenied, NotAuthenticated, OperationTimedOut: the server does not confirm it (only
-                with -1; otherwise the loop over the events raises it).
+            AccessDenied, NotAuthenticated, OperationTimedOut, SubscriptionCreationFailed: the
+                server does not confirm it (only with -1; otherwise the loop over the events raises
+                it).
+            StreamDeleted: the stream was deleted for ever (likewise).
 
         >>> async with await client.subscribe_to("account-7", start_from=0) as subscription:
         ...     async for event in subscription.events:
@@ -53,6 +55,7 @@ class Following(Reading):
         check_name("stream", stream)
         check_number("start_from", start_from, -1)
         check_count("batch_size", batch_size)
+        _check_buffer(buffer_events, buffer_bytes)
 
         def read(number: int) -> AsyncGenerator[StreamSlice, None]:
             return self.iter_slices(stream, Forward, number, batch_size, resolve_link_tos)
@@ -65,7 +68,7 @@ class Following(Reading):
 
     async def subscribe_to_all(
         self,
-        from_position: Position | PositionSentinel = End,
+        from_position: Position | PositionSentinel | None = End,
         resolve_link_tos: bool = True,
         batch_size: int = 100,
         *,
@@ -75,8 +78,8 @@ class Following(Reading):
         """Follow the log of all events. By default only administrators may.
 
         Args:
-            from_position: `Beginning` for everything, `End` for what is written from now on, or the
-                Position of an event, for instance a checkpoint, to go on behind it.
+            from_position: `Beginning` or None for everything, `End` for what is written from now
+                on, or the Position of an event, for instance a checkpoint, to go on behind it.
             resolve_link_tos, batch_size, buffer_events, buffer_bytes: as in `subscribe_to`.
 
         Raises:
@@ -85,13 +88,21 @@ class Following(Reading):
         dispatcher = self._dispatcher or self._not_connected()
         start = first_position(Forward, from_position)
         check_count("batch_size", batch_size)
+        _check_buffer(buffer_events, buffer_bytes)
 
         def read(position: Position | None) -> AsyncGenerator[AllStreamSlice, None]:
             return self.iter_all_slices(Forward, position, batch_size, resolve_link_tos)
 
         log = AllLog(dispatcher, self._timeout, resolve_link_tos, read)
-        checkpoint = None if start == Beginning.position else start
+        # Beginning is before the event at Position(0, 0), that position behind it.
+        is_everything = from_position is None or from_position is Beginning
+        checkpoint = None if is_everything else start
         subscription = Subscription(log, checkpoint, buffer_events, buffer_bytes)
         if start == End.position:
             await subscription.start_now()
         return subscription
+
+
+def _check_buffer(events: int, size: int) -> None:
+    check_number("buffer_events", events, 1)
+    check_number("buffer_bytes", size, 1)

@@ -1,12 +1,11 @@
 """The operations whose replies go on: a subscription's confirmation, pushes and end.
 
-Such an operation stays with the dispatcher until the server drops it or its connection is lost. It
-is never re-sent by itself, because only who consumes it knows where to go on.
+Once confirmed, such an operation stays with the dispatcher until the server drops it or its
+connection is lost. It is not re-sent then, because only who consumes it knows where to go on.
 """
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple, Protocol
 
 from fastpump import _cold
@@ -16,11 +15,15 @@ from fastpump._events import Events
 from fastpump._framing import Frame, encode_frame
 from fastpump._operations import Operation
 from fastpump._replies import decode_pushes
-from fastpump.exceptions import SubscriptionFailed
+from fastpump.exceptions import (
+    ConversationException,
+    FastpumpError,
+    SubscriptionCreationFailed,
+    SubscriptionFailed,
+)
 from fastpump.messages import SubscriptionDropReason
 
-NEVER_AGAIN = 1 << 30
-"""As `attempts`: the dispatcher does not send such an operation again."""
+_GOES_ON = (Command.SubscriptionConfirmation, Command.StreamEventAppeared)
 
 
 class Confirmation(NamedTuple):
@@ -28,7 +31,7 @@ class Confirmation(NamedTuple):
 
     last_commit_position: int
     last_event_number: int
-    """-1: the stream has no event."""
+    """-1: the stream has no event. 2**63 - 1: it was deleted for ever."""
 
 
 class Subscriber(Protocol):
@@ -39,7 +42,7 @@ class Subscriber(Protocol):
     def on_events(self, events: Events) -> None: ...
 
     def on_end(self, error: BaseException | None) -> None:
-        """It is over; None: because one side asked for it."""
+        """It is over; None: the server ended it in good order."""
 
 
 class _Handover:
@@ -66,14 +69,16 @@ class _Handover:
 class SubscribeToStream(Operation):
     """A volatile subscription to a stream, or to all of them ("")."""
 
-    __slots__ = ("subscriber",)
+    __slots__ = ("_has_left", "_is_confirmed", "_subscriber")
     reply = Command.SubscriptionConfirmation
 
     def __init__(
         self, correlation_id: bytes, frame: bytes, subscriber: Subscriber, timeout: float, name: str
     ) -> None:
         super().__init__(correlation_id, frame, _Handover(subscriber), timeout, name)
-        self.subscriber = subscriber
+        self._subscriber = subscriber
+        self._is_confirmed = False
+        self._has_left = False
 
     @staticmethod
     def encode(correlation_id: bytes, stream: str, resolve_links: bool) -> bytes:
@@ -82,38 +87,57 @@ class SubscribeToStream(Operation):
         )
         return encode_frame(Command.SubscribeToStream, correlation_id, body)
 
+    @property
+    def is_abandoned(self) -> bool:
+        return self._has_left or self.waiter.done()
+
+    def leave(self) -> None:
+        """The subscriber wants no more; what still comes until the server's last word is let go."""
+        self._has_left = True
+
     def on_frame(self, frame: Frame, retry: Retry) -> bool:
-        if frame.command == Command.StreamEventAppeared and not self.waiter.done():
-            self.subscriber.on_events(decode_pushes(frame))
-            return False
-        if frame.command == Command.SubscriptionDropped:
-            self._on_dropped(frame)
-            return True
+        if self._has_left:
+            return frame.command not in _GOES_ON
         super().on_frame(frame, retry)
-        return self.waiter.done()
+        return self.waiter.done() or not self._is_confirmed
 
     def on_reply(self, frame: Frame, retry: Retry) -> None:
+        if self._is_confirmed:
+            return  # said twice
         reply = _cold.decode("SubscriptionConfirmation", frame.body)
-        self.attempts = NEVER_AGAIN
-        self.deadline = math.inf
-        self.subscriber.on_confirmed(
+        self._is_confirmed = True
+        self._subscriber.on_confirmed(
             Confirmation(reply.last_commit_position, reply.last_event_number)
         )
 
-    def _on_dropped(self, frame: Frame) -> None:
-        reason = _cold.decode("SubscriptionDropped", frame.body).reason
-        if self.waiter.done():
-            return
-        if reason == SubscriptionDropReason.Unsubscribed:
-            self.waiter.set_result(None)
-        elif reason == SubscriptionDropReason.AccessDenied:
-            self.fail(self.access_denied())
+    def _on_other_frame(self, frame: Frame, retry: Retry) -> None:
+        if frame.command == Command.StreamEventAppeared and self._is_confirmed:
+            self._subscriber.on_events(decode_pushes(frame))
+        elif frame.command == Command.SubscriptionDropped:
+            self._on_dropped(_cold.decode("SubscriptionDropped", frame.body).reason)
         else:
-            self.fail(
-                SubscriptionFailed(
-                    self.conversation_id, f"The server dropped {self.stream!r} (reason {reason})"
-                )
-            )
+            super()._on_other_frame(frame, _give_up if self._is_confirmed else retry)
+
+    def _on_dropped(self, reason: int) -> None:
+        if reason == SubscriptionDropReason.AccessDenied:
+            self.fail(self.access_denied())
+        elif not self._is_confirmed:
+            self.fail(self._dropped_for(reason, SubscriptionCreationFailed))
+        elif reason == SubscriptionDropReason.Unsubscribed:
+            self.waiter.set_result(None)
+        else:
+            self.fail(self._dropped_for(reason, SubscriptionFailed))
+
+    def _dropped_for(self, reason: int, kind: type[ConversationException]) -> ConversationException:
+        known = {int(member): member.name for member in SubscriptionDropReason}
+        why = known.get(reason, f"reason {reason}")
+        text = f"The server dropped the subscription to {self.stream!r}: {why}"
+        return kind(self.conversation_id, text)
+
+
+def _give_up(operation: Operation, error: FastpumpError) -> None:
+    """In place of a retry: who was subscribed already has to say where to go on."""
+    operation.fail(error)
 
 
 def encode_unsubscribe(correlation_id: bytes) -> bytes:

@@ -1,12 +1,13 @@
 """Events of a stream, or of all streams, as they come: from history, then live, without a seam.
 
     History ──end reached──▶ Subscribing ──confirmed──▶ Bridging ──caught up──▶ Live
-       ▲                                                                         │
-       └──────────── connection lost, or the buffer of pushes overflowed ────────┘
+       ▲                         │                         │                     │
+       └─────── connection lost, or the buffer of pushes overflowed, or ─────────┘
+                the consumer's wait was cancelled before it was live
 
 One rule makes every transition safe: an event is given out only if it lies behind the last one that
 was. So history may be read again and pushes may repeat it; nothing is lost and nothing comes twice.
-A subscription that starts "now" begins with Subscribing instead of History.
+A subscription that starts "now" begins with Subscribing, and needs no History to be Live.
 
 Pushes wait in a buffer that is bounded in events and bytes. A consumer that is too slow for it is
 not cut off: the server is told to stop pushing, what is buffered is given out, and the rest comes
@@ -18,21 +19,32 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
-from types import TracebackType
-from typing import Any, Protocol
+from types import AsyncGeneratorType, TracebackType
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 from fastpump._dispatcher import Dispatcher
 from fastpump._events import AllStreamSlice, Event, Events, StreamSlice
 from fastpump._subscribing import Confirmation, SubscribeToStream, encode_unsubscribe
-from fastpump.exceptions import ConnectionLost, StreamNotFound
+from fastpump.exceptions import (
+    ConnectionLost,
+    OperationTimedOut,
+    StreamDeleted,
+    StreamNotFound,
+    UsageError,
+)
 from fastpump.messages import Position
 
 LOG = logging.getLogger("fastpump.subscriptions")
 
-BUFFER_EVENTS = 10_000
+BUFFER_EVENTS = 65_536
 BUFFER_BYTES = 16 * 1024 * 1024
+
+LAST_NUMBER = 2**63 - 1
+"""The number of the event that stands for the end of a deleted stream (section 7)."""
+
+T = TypeVar("T")
 
 Batch = Sequence[Event]
 
@@ -55,41 +67,52 @@ class Log(Protocol):
         """The pages from `place` on to the end; events at or before it may be among them."""
 
     def end_of(self, confirmation: Confirmation) -> Any:
-        """The place behind which everything will be pushed."""
+        """The place behind which everything will be pushed.
 
-    def subscribe(self, subscriber: PushBuffer) -> bytes:
-        """Ask the server for pushes; the correlation id of that."""
+        Raises:
+            StreamDeleted: nothing ever will.
+        """
 
-    def unsubscribe(self, correlation_id: bytes) -> None:
+    def subscribe(self, subscriber: PushBuffer) -> SubscribeToStream:
+        """Ask the server for pushes."""
+
+    def unsubscribe(self, operation: SubscribeToStream) -> None:
         """Ask the server to stop."""
+
+    def was_out_of_reach(self) -> bool:
+        """Whether a request that has just timed out spent some of its time without connection."""
 
 
 class PushBuffer:
-    """The pushes of one server-side subscription that were not taken yet."""
+    """The pushes of one server-side subscription that were not taken yet.
+
+    Attributes:
+        is_open: more may come.
+        was_dropped: the server ended it without having been asked to, and without an error.
+        error: what it ended with.
+    """
 
     def __init__(self, log: Log, max_events: int, max_bytes: int) -> None:
-        loop = asyncio.get_running_loop()
         self.is_open = True
         self.was_dropped = False
-        """The server ended it, without being asked to."""
         self.error: BaseException | None = None
-        self.confirmation: asyncio.Future[Confirmation] = loop.create_future()
         self._log = log
         self._max_events = max_events
         self._max_bytes = max_bytes
         self._batches: deque[Events] = deque()
         self._events = 0
         self._bytes = 0
+        self._confirmation: Confirmation | None = None
         self._waiter: asyncio.Future[None] | None = None
-        self._correlation_id = log.subscribe(self)
+        self._operation = log.subscribe(self)
+
+    # --- for the operation ---
 
     def on_confirmed(self, confirmation: Confirmation) -> None:
-        if not self.confirmation.done():
-            self.confirmation.set_result(confirmation)
+        self._confirmation = confirmation
+        self._wake()
 
     def on_events(self, events: Events) -> None:
-        if not self.is_open:
-            return
         self._batches.append(events)
         self._events += len(events)
         self._bytes += events.nbytes
@@ -99,51 +122,109 @@ class PushBuffer:
         self._wake()
 
     def on_end(self, error: BaseException | None) -> None:
-        self.was_dropped = self.is_open
+        if not self.is_open:
+            return
         self.is_open = False
+        self.was_dropped = error is None
         self.error = error
-        if not self.confirmation.done():
-            self.confirmation.set_exception(error or ConnectionLost("The subscription ended"))
+        if isinstance(error, OperationTimedOut):
+            # The request may have been heard all the same.
+            self._log.unsubscribe(self._operation)
         self._wake()
 
-    def close(self) -> None:
-        """Take no more pushes, and tell the server."""
-        if self.is_open:
-            self.is_open = False
-            self._log.unsubscribe(self._correlation_id)
-            self._wake()
+    # --- for the consumer ---
+
+    async def confirmed(self) -> Confirmation | None:
+        """What the server confirmed; None if it was closed before that.
+
+        Raises:
+            FastpumpError: the server does not confirm it.
+        """
+        while self._confirmation is None and self.is_open:
+            await self._change()
+        if self._confirmation is None and self.error is not None:
+            raise self.error
+        return self._confirmation
 
     async def take(self) -> Events | None:
         """The next pushes; None when there will be no more."""
         while not self._batches:
             if not self.is_open:
                 return None
-            self._waiter = asyncio.get_running_loop().create_future()
-            try:
-                await self._waiter
-            finally:
-                self._waiter = None
+            await self._change()
         events = self._batches.popleft()
         self._events -= len(events)
         self._bytes -= events.nbytes
         return events
+
+    def close(self) -> None:
+        """Take no more pushes, and tell the server. What is here already can still be taken."""
+        if self.is_open:
+            self.is_open = False
+            self._log.unsubscribe(self._operation)
+            self._wake()
+
+    async def _change(self) -> None:
+        self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
 
+class Loop(AsyncIterator[T], Generic[T]):
+    """What `async for` runs over: the events of a subscription, or its batches.
+
+    It can be left and entered again, also by a cancelled wait for the next item: it goes on behind
+    the last one given out.
+    """
+
+    def __init__(self, begin: Callable[[], AsyncGenerator[T, None]]) -> None:
+        self._begin = begin
+        self._items: AsyncGeneratorType[T, None] | None = None
+
+    def __aiter__(self) -> Loop[T]:
+        return self
+
+    def __anext__(self) -> Awaitable[T]:
+        items = self._items
+        if items is None or items.ag_frame is None:  # not begun, or ended by a cancellation
+            items = self._items = cast("AsyncGeneratorType[T, None]", self._begin())
+        elif items.ag_running:
+            raise UsageError(
+                "subscription",
+                "another loop waits for its next event; subscribe once more for a second loop",
+            )
+        return items.__anext__()
+
+    async def stop(self) -> None:
+        """Release what the loop holds, unless it waits: then its owner will be woken and do so."""
+        if self._items is not None and not self._items.ag_running:
+            await self._items.aclose()
+
+
 class Subscription:
     """A subscription to a stream or to all of them; `Client.subscribe_to` makes one.
 
     Take its events, or whole batches of them, in one loop; leaving `async with`, or `unsubscribe`,
-    ends it. Each event is given out once, in order, over any number of reconnects.
+    ends it. Each event is given out once, in order, over any number of reconnects. A loop that was
+    left with `break`, or whose wait for the next event was cancelled, can be entered again and goes
+    on with the next event. Two loops at a time, or one over events and one over batches, are
+    refused with a UsageError: each needs a subscription of its own.
+
+    The loop ends when the server ends the subscription in good order, as a node does that is shut
+    down; subscribe again behind the checkpoint then.
 
     Attributes:
         name: the stream's name, or "$all".
-        checkpoint: where the last event lies whose turn is over: its number, or its Position in
-            the log of all events. Resume behind it. Before the first event: what was asked for.
-        is_live: everything written so far was given out, and what comes is pushed.
+        checkpoint: where the last event lies whose turn is over, which is when the next one is
+            asked for: its number, or its Position in the log of all events. Resume behind it.
+            Before the first event: the place behind which the subscription starts; None (of the
+            log) or -1 (of a stream) is before the first event.
 
     >>> async with await client.subscribe_to("account-7", start_from=0) as subscription:
     ...     async for event in subscription.events:
@@ -153,13 +234,16 @@ class Subscription:
     def __init__(self, log: Log, checkpoint: Any, max_events: int, max_bytes: int) -> None:
         self.name = log.name
         self.checkpoint = checkpoint
-        self.is_live = False
         self._log = log
         self._max_events = max_events
         self._max_bytes = max_bytes
         self._last = checkpoint
         self._pushes: PushBuffer | None = None
+        self._is_caught_up = False
         self._over = False
+        self._events: Loop[Event] = Loop(self._each)
+        self._slices: Loop[Batch] = Loop(self._each_batch)
+        self._loop: Loop[Event] | Loop[Batch] | None = None
 
     def __repr__(self) -> str:
         state = "over" if self._over else "live" if self.is_live else "catching up"
@@ -177,39 +261,64 @@ class Subscription:
         await self.unsubscribe()
 
     @property
-    def events(self) -> AsyncGenerator[Event, None]:
-        """The events, one by one."""
-        return self._each()
+    def is_live(self) -> bool:
+        """History was given out up to its end, and what is written now is pushed."""
+        return self._is_caught_up and self._pushes is not None and self._pushes.is_open
 
-    async def slices(self) -> AsyncGenerator[Batch, None]:
+    @property
+    def events(self) -> AsyncIterator[Event]:
+        """The events, one by one. Raises what `slices` does."""
+        return self._events
+
+    def slices(self) -> AsyncIterator[Batch]:
         """The events in the batches they come in: pages while catching up, then pushes.
 
-        Raises:
-            AccessDenied, StreamDeleted, SubscriptionFailed, ClientClosed: it cannot go on.
+        Raises (in the loop):
+            AccessDenied, StreamDeleted, SubscriptionFailed, ClientClosed, …: it cannot go on.
+            UsageError: there is another loop already.
         """
-        async with aclosing(self._batches()) as batches:
-            async for batch in batches:
-                yield batch
-                self.checkpoint = self._log.place_of(batch[-1])
+        return self._slices
 
     async def unsubscribe(self) -> None:
-        """End it. The loop over its events ends too, and what is waiting is not given out."""
-        self._over = True
-        if self._pushes is not None:
-            self._pushes.close()
+        """End it. The loop over its events ends too, and what is waiting is not given out.
+
+        Does nothing the second time. Where the loop waits for a page of history, it ends when that
+        has come.
+        """
+        self._end()
+        if self._loop is not None:
+            await self._loop.stop()
 
     async def start_now(self) -> None:
         """Begin with what is written from now on.
 
         Raises:
             AccessDenied, NotAuthenticated, OperationTimedOut, …: the server does not allow it.
+            StreamDeleted: nothing will ever be written to it.
         """
-        self._pushes = self._new_pushes()
-        confirmation = await self._pushes.confirmation
-        self._last = self.checkpoint = self._log.end_of(confirmation)
-        self.is_live = True
+        try:
+            self._last = self.checkpoint = await self._subscribe()
+        except BaseException:
+            self._end()
+            raise
+        self._is_caught_up = True
 
-    async def _each(self) -> AsyncGenerator[Event, None]:
+    def _each(self) -> AsyncGenerator[Event, None]:
+        self._enter(self._events)
+        return self._give_events()
+
+    def _each_batch(self) -> AsyncGenerator[Batch, None]:
+        self._enter(self._slices)
+        return self._give_batches()
+
+    def _enter(self, loop: Loop[Event] | Loop[Batch]) -> None:
+        if self._loop not in (None, loop):
+            raise UsageError(
+                "subscription", "has a loop over events or slices; subscribe once more for another"
+            )
+        self._loop = loop
+
+    async def _give_events(self) -> AsyncGenerator[Event, None]:
         place_of = self._log.place_of
         async with aclosing(self._batches()) as batches:
             async for batch in batches:
@@ -217,25 +326,57 @@ class Subscription:
                     yield event
                     self.checkpoint = place_of(event)
 
+    async def _give_batches(self) -> AsyncGenerator[Batch, None]:
+        async with aclosing(self._batches()) as batches:
+            async for batch in batches:
+                yield batch
+                self.checkpoint = self._log.place_of(batch[-1])
+
     async def _batches(self) -> AsyncGenerator[Batch, None]:
         """All batches, until it is over; what was given out before is not in them."""
-        while not self._over:
-            if self._pushes is None:
-                async for batch in self._catch_up():
-                    yield batch
-            async for batch in self._live():
-                yield batch
+        try:
+            while not self._over:
+                step = self._live() if self._is_caught_up else self._catch_up()
+                async with aclosing(step) as batches:
+                    async for batch in batches:
+                        yield batch
+        except Exception:
+            if self._over:
+                return  # unsubscribed meanwhile: nobody is interested any more
+            self._end()
+            raise
 
     async def _catch_up(self) -> AsyncGenerator[Batch, None]:
-        """History to its end; then pushes are asked for, and what was written meanwhile is read."""
-        self.is_live = False
-        async for batch in self._history():
-            yield batch
-        self._pushes = self._new_pushes()
-        confirmation = await self._pushes.confirmation
-        if is_behind(self._log.end_of(confirmation), self._last):
-            async for batch in self._history():
-                yield batch
+        """History to its end; then pushes are asked for, and what was written meanwhile is read.
+
+        If that is interrupted, the pushes are given up: it begins again behind the last event.
+        """
+        try:
+            async with aclosing(self._history()) as batches:
+                async for batch in batches:
+                    yield batch
+            if self._over:
+                return
+            if is_behind(await self._subscribe(), self._last):
+                async with aclosing(self._history()) as batches:
+                    async for batch in batches:
+                        yield batch
+            self._is_caught_up = self._is_bridged()
+        except (ConnectionLost, OperationTimedOut) as error:
+            if isinstance(error, OperationTimedOut) and not self._log.was_out_of_reach():
+                raise
+            self._note_interruption()
+        finally:
+            if not self._is_caught_up:
+                self._stop_pushes()
+
+    def _is_bridged(self) -> bool:
+        """Whether history as it was read just now and the pushes join.
+
+        If their connection was lost meanwhile, history may have come from another node that did not
+        have all of it yet.
+        """
+        return self._pushes is not None and not isinstance(self._pushes.error, ConnectionLost)
 
     async def _history(self) -> AsyncGenerator[Batch, None]:
         try:
@@ -243,8 +384,11 @@ class Subscription:
                 async for page in pages:
                     if self._over:
                         return
-                    for batch in self._news(page):
-                        yield batch
+                    # A page is in order; only its first events can be old ones.
+                    news = page if self._is_new(page[0]) else self._news(page)
+                    if news:
+                        self._last = self._log.place_of(news[-1])
+                        yield news
         except StreamNotFound:
             return  # it may come to be; until then there is no history
 
@@ -252,33 +396,53 @@ class Subscription:
         """What is pushed; ends when there will be no more of that."""
         pushes = self._pushes
         assert pushes is not None
-        self.is_live = pushes.is_open
         while (events := await pushes.take()) is not None:
             if self._over:
                 return
-            for batch in self._news(events):
-                yield batch
+            if news := self._news(events):
+                self._last = self._log.place_of(news[-1])
+                yield news
+        self._is_caught_up = False
         self._pushes = None
         if isinstance(pushes.error, ConnectionLost):
-            LOG.info("The subscription to %s goes on from history at %s", self.name, self._last)
+            self._note_interruption()
         elif pushes.error is not None:
-            self._over = True
             raise pushes.error
         elif pushes.was_dropped:
             self._over = True
 
-    def _news(self, events: Events) -> Iterator[Batch]:
-        """The part of `events` behind the last one given out, if there is any."""
-        place_of = self._log.place_of
-        news: Batch = events
-        if len(events) and not is_behind(place_of(events[0]), self._last):
-            news = [event for event in events if is_behind(place_of(event), self._last)]
-        if len(news):
-            self._last = place_of(news[-1])
-            yield news
+    def _is_new(self, event: Event) -> bool:
+        return is_behind(self._log.place_of(event), self._last)
 
-    def _new_pushes(self) -> PushBuffer:
-        return PushBuffer(self._log, self._max_events, self._max_bytes)
+    def _news(self, events: Events) -> Batch:
+        """Those behind the last one given out, and each behind the one before it."""
+        place_of, last = self._log.place_of, self._last
+        news = []
+        for event in events:
+            place = place_of(event)
+            if is_behind(place, last):
+                news.append(event)
+                last = place
+        return events if len(news) == len(events) else news
+
+    async def _subscribe(self) -> Any:
+        """Ask for pushes. The place behind which they lie; where it starts, if it is over."""
+        self._pushes = PushBuffer(self._log, self._max_events, self._max_bytes)
+        confirmation = await self._pushes.confirmed()
+        return self._last if confirmation is None else self._log.end_of(confirmation)
+
+    def _note_interruption(self) -> None:
+        LOG.info("The subscription to %s goes on from history behind %s", self.name, self._last)
+
+    def _stop_pushes(self) -> None:
+        if self._pushes is not None:
+            self._pushes.close()
+            self._pushes = None
+
+    def _end(self) -> None:
+        self._over = True
+        if self._pushes is not None:
+            self._pushes.close()
 
 
 def is_behind(place: Any, last: Any) -> bool:
@@ -293,15 +457,21 @@ class _Wire:
         self._timeout = timeout
         self._resolve_links = resolve_links
 
-    def _subscribe(self, stream: str, name: str, subscriber: PushBuffer) -> bytes:
+    def _subscribe(self, stream: str, name: str, subscriber: PushBuffer) -> SubscribeToStream:
         correlation_id = self._dispatcher.new_correlation_id()
         frame = SubscribeToStream.encode(correlation_id, stream, self._resolve_links)
         operation = SubscribeToStream(correlation_id, frame, subscriber, self._timeout, name)
         self._dispatcher.start(operation)
-        return correlation_id
+        return operation
 
-    def unsubscribe(self, correlation_id: bytes) -> None:
-        self._dispatcher.send_now(encode_unsubscribe(correlation_id))
+    def unsubscribe(self, operation: SubscribeToStream) -> None:
+        operation.leave()
+        if operation.attempts:
+            # The id is the one it has now: a request that was sent again has got a new one.
+            self._dispatcher.send_now(encode_unsubscribe(operation.correlation_id))
+
+    def was_out_of_reach(self) -> bool:
+        return not self._dispatcher.has_been_connected_for(self._timeout)
 
 
 class StreamLog(_Wire):
@@ -323,12 +493,15 @@ class StreamLog(_Wire):
         return event.event_number
 
     def history_behind(self, place: int | None) -> AsyncGenerator[StreamSlice, None]:
-        return self._read(0 if place is None else place + 1)
+        # Behind the end of a deleted stream there is no number; its last one will tell as much.
+        return self._read(0 if place is None else min(place + 1, LAST_NUMBER))
 
     def end_of(self, confirmation: Confirmation) -> int:
+        if confirmation.last_event_number == LAST_NUMBER:
+            raise StreamDeleted(None, self.name)
         return confirmation.last_event_number
 
-    def subscribe(self, subscriber: PushBuffer) -> bytes:
+    def subscribe(self, subscriber: PushBuffer) -> SubscribeToStream:
         return self._subscribe(self.name, self.name, subscriber)
 
 
@@ -358,5 +531,5 @@ class AllLog(_Wire):
     def end_of(self, confirmation: Confirmation) -> Position:
         return Position(confirmation.last_commit_position, confirmation.last_commit_position)
 
-    def subscribe(self, subscriber: PushBuffer) -> bytes:
+    def subscribe(self, subscriber: PushBuffer) -> SubscribeToStream:
         return self._subscribe("", self.name, subscriber)

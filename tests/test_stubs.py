@@ -165,7 +165,10 @@ def constructor_parameters(source: str, name: str) -> Parameters | None:
     body = re.search(rf"^(?:cdef )?class {name}\b.*?(?=^\S|\Z)", source, re.MULTILINE | re.DOTALL)
     if body is None:
         return None
-    match = re.search(r"def __c?init__\(([^()]*(?:\([^()]*\)[^()]*)*)\)", body[0])
+    # A `__cinit__` beside an `__init__` takes no arguments of its own.
+    signature = r"def {}\(([^()]*(?:\([^()]*\)[^()]*)*)\)"
+    match = re.search(signature.format("__init__"), body[0])
+    match = match or re.search(signature.format("__cinit__"), body[0])
     if match is None:
         return None
     kind = "positional"

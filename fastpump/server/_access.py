@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 from fastpump.server._streams import is_metastream, is_system, original_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from fastpump.server._metadata import MetadataReader
     from fastpump.server.store import Store
 
@@ -41,28 +39,6 @@ class User:
     @property
     def is_admin(self) -> bool:
         return ADMINS in self.groups
-
-
-class Users:
-    """The logins of a node.
-
-    Args:
-        passwords: login -> (password, groups).
-    """
-
-    def __init__(self, passwords: Mapping[str, tuple[str, tuple[str, ...]]]) -> None:
-        self._known = {
-            login: (password, User(login, frozenset(groups)))
-            for login, (password, groups) in passwords.items()
-        }
-
-    def authenticate(self, login: str, password: str) -> User | None:
-        """The user, or None if there is no such login or the password is wrong."""
-        known = self._known.get(login)
-        return known[1] if known is not None and known[0] == password else None
-
-
-DEFAULT_USERS = {"admin": ("changeit", (ADMINS,)), "ops": ("changeit", (OPS,))}
 
 
 class Access:

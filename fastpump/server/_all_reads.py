@@ -13,7 +13,15 @@ from fastpump.server._access import ALL, READ
 from fastpump.server._asking import MAX_PAGE, TOO_MANY, Asker, Sources, repeated
 from fastpump.server._links import LinkDenied
 from fastpump.server._messages import decode_message, encode_fields, encode_reply
-from fastpump.server._records import Entry, entries_of, has_links, offset_from, offsets_of, span_of
+from fastpump.server._records import (
+    Entry,
+    entries_of,
+    has_links,
+    offset_from,
+    offsets_before,
+    positions_of,
+    span_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,6 +56,39 @@ class Page(NamedTuple):
     error: str | None = None
 
 
+class Refused(Exception):
+    """The reply has no events but a result, and where it was to be read from."""
+
+    def __init__(self, position: LogPosition, result: AllResult, error: str | None = None) -> None:
+        super().__init__(position, result, error)
+        self.position = position
+        self.result = result
+        self.error = error
+
+
+def start_of_read(
+    sources: Sources, asker: Asker, asked: LogPosition, count: int, *, is_forward: bool
+) -> LogPosition:
+    """The position to read from: the one asked for, or what it stands for.
+
+    Raises:
+        Refused: this may not be read.
+    """
+    if count > MAX_PAGE:
+        raise Refused(asked, AllResult.ERROR, TOO_MANY)
+    end = sources.store.end
+    if asked == END:
+        asked = (end, end)
+    if min(asked) < 0:
+        raise Refused(asked, AllResult.ERROR, INVALID_POSITION)
+    if not sources.access.allows(asker.user, ALL, READ):
+        raise Refused(asked, AllResult.ACCESS_DENIED)
+    if not is_forward and asked[0] > end and count > 0:
+        error = f"Requested position {asked[0]} is greater than the end of the log, {end}."
+        raise Refused(asked, AllResult.ERROR, error)
+    return asked
+
+
 class AllRead:
     """One ReadAllEvents request.
 
@@ -76,55 +117,43 @@ class AllRead:
         return encode_reply(command, self._correlation_id, head, *page.items, tail)
 
     def _page(self) -> Page:
-        asked = self._asked
-        if self._count > MAX_PAGE:
-            return Page(asked, result=AllResult.ERROR, error=TOO_MANY)
-        end = self._sources.store.end
-        if asked == END:
-            asked = (end, end)
-        if min(asked) < 0:
-            return Page(asked, result=AllResult.ERROR, error=INVALID_POSITION)
-        if not self._sources.access.allows(self._asker.user, ALL, READ):
-            return Page(asked, result=AllResult.ACCESS_DENIED)
+        try:
+            asked = start_of_read(
+                self._sources, self._asker, self._asked, self._count, is_forward=self._is_forward
+            )
+        except Refused as refused:
+            return Page(refused.position, result=refused.result, error=refused.error)
         if self._count <= 0:
             return Page(asked, (), asked)
-        if not self._is_forward and asked[0] > end:
-            error = f"Requested position {asked[0]} is greater than the end of the log, {end}."
-            return Page(asked, result=AllResult.ERROR, error=error)
         try:
             return self._forward(asked) if self._is_forward else self._backward(asked)
         except LinkDenied:
             return Page(asked, result=AllResult.ACCESS_DENIED)
 
     def _forward(self, asked: LogPosition) -> Page:
-        commit, prepare = asked
-        lowest = commit + 1 if prepare > commit else commit
         items: list[bytes] = []
         left = self._count
         next_position = asked
-        for start, records in self._sources.store.segments_from(lowest):
-            offset = offset_from(records, lowest - start) if start < lowest else 0
+        for start, records in self._sources.store.segments_from(asked[0]):
+            offset = offset_from(records, *asked) if start <= asked[0] else 0
             end, count = span_of(records, offset, left)
             if count:
                 items += self._copies(records, offset, end, count)
-                next_position = (start + end, 0)
+                next_position = position_behind(start, records, offset, end, count)
                 left -= count
             if not left:
                 break
-        return Page(asked, items, next_position)
+        return Page(asked, items, next_position if items else end_behind(self._sources, asked))
 
     def _backward(self, asked: LogPosition) -> Page:
-        commit, prepare = asked
-        # An event is before the position if its end, as (end, end), is not behind it.
-        highest = commit - 1 if prepare < commit else commit
         items: list[bytes] = []
         left = self._count
         next_position = asked
-        for start, records in self._sources.store.segments_before(highest):
-            offsets = offsets_of(records, highest - start)[-left:]
+        for start, records in self._sources.store.segments_before(asked[0]):
+            offsets = offsets_before(records, start, *asked)[-left:]
             if offsets:
                 items += self._reversed_copies(records, offsets)
-                next_position = (start + offsets[0], start + offsets[0])
+                next_position = position_before(start, records, offsets[0])
                 left -= len(offsets)
             if not left:
                 break
@@ -153,6 +182,30 @@ class AllRead:
         records = self._sources.deliver(entry, self._asker, self._resolve)
         positions = (entry.commit_position, entry.prepare_position)
         return repeated(encode_fields(*records, *positions), 3)
+
+
+def position_behind(start: int, records: bytes, offset: int, end: int, count: int) -> LogPosition:
+    """Where a forward read goes on behind `count` entries between two offsets of a segment."""
+    commit, prepare = positions_of(records, offset)
+    if commit == prepare:
+        return start + end, 0
+    last_offset, _ = span_of(records, offset, count - 1)
+    return commit, positions_of(records, last_offset)[1] + 1
+
+
+def end_behind(sources: Sources, asked: LogPosition) -> LogPosition:
+    """Where a forward read goes on that found nothing: here, but never before the log's end.
+
+    That is where it would be between a transaction's last event and the end of its commit; whoever
+    waits for the position of a subscription's confirmation would wait for ever.
+    """
+    return max(asked, (sources.store.last_position + 1, 0))
+
+
+def position_before(start: int, records: bytes, offset: int) -> LogPosition:
+    """Where a backward read goes on before the entry at this offset."""
+    commit, prepare = positions_of(records, offset)
+    return (start + offset,) * 2 if commit == prepare else (commit + 1, prepare)
 
 
 def read_all(sources: Sources, asker: Asker, frame: Frame, offset: int) -> bytes:

@@ -48,10 +48,17 @@ class Sources:
             LinkDenied: the whole reply is to be AccessDenied.
         """
         found = self.links.resolve(entry, asker.user) if resolve else Resolved(entry)
-        return [_record(part, asker.is_narrow) for part in found]
+        return [encode_record(part, asker.is_narrow) for part in found]
+
+    def deliver_unchecked(self, entry: Entry, asker: Asker, resolve: bool) -> bytes:
+        """The entry as an encoded ResolvedEvent, whoever may read what a link stands for."""
+        found = self.links.resolve_for_push(entry) if resolve else Resolved(entry)
+        records = [encode_record(part, asker.is_narrow) for part in found]
+        return encode_fields(*records, entry.commit_position, entry.prepare_position)
 
 
-def _record(entry: Entry | None, is_narrow: bool) -> bytes | None:
+def encode_record(entry: Entry | None, is_narrow: bool) -> bytes | None:
+    """The EventRecord of an entry as this reader gets it; None gives None."""
     if entry is None:
         return None
     if not is_narrow or entry.number <= MAX_INT32:

@@ -17,6 +17,7 @@ from fastpump.server._versions import ANY
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from fastpump.server._users import Account
     from fastpump.server._writer import Group
 
 FULL_NAMES = {"admin": "Event Store Administrator", "ops": "Event Store Operations"}
@@ -26,26 +27,26 @@ ITERATIONS = 1000
 _ONLY_ADMINS = {"$acl": {"$w": "$admins", "$d": "$admins", "$mw": "$admins"}}
 
 
-def write_first_events(group: Group, users: Mapping[str, tuple[str, tuple[str, ...]]]) -> None:
-    """Append the events that tell of the users, login -> (password, groups)."""
-    for login, (password, groups) in users.items():
+def write_first_events(group: Group, accounts: Mapping[str, Account]) -> None:
+    """Append the events that tell of the users with these logins."""
+    for login, account in accounts.items():
         stream = f"$user-{login}"
         _append(group, metastream_of(stream), "$metadata", orjson.dumps(_ONLY_ADMINS), is_json=True)
-        user = _user_created(login, password, groups)
+        user = _user_created(login, account)
         _append(group, stream, "$UserCreated", orjson.dumps(user), is_json=True)
         _append(group, "$users", "$User", login.encode(), is_json=False)
 
 
-def _user_created(login: str, password: str, groups: tuple[str, ...]) -> dict[str, object]:
+def _user_created(login: str, account: Account) -> dict[str, object]:
     salt = os.urandom(16)
-    hashed = hashlib.pbkdf2_hmac("sha1", password.encode(), salt, ITERATIONS, 20)
+    hashed = hashlib.pbkdf2_hmac("sha1", account.password.encode(), salt, ITERATIONS, 20)
     return {
         "loginName": login,
         "fullName": FULL_NAMES.get(login, login),
         "salt": b64encode(salt).decode(),
         "hash": b64encode(hashed).decode(),
         "disabled": False,
-        "groups": groups,
+        "groups": account.groups,
     }
 
 

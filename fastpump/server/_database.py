@@ -6,9 +6,12 @@
     ids      runs of the event id index, `slot` = run * 256 + blob (see `_ids.pyx`)
     filters  the Bloom filters of these
     state    how much of the log the other tables cover
+    transactions, transaction_writes
+             explicit transactions and what they will write (see `_transaction_table.py`)
 
-Only `log` is written when events are committed. The rest is an index over it that is brought up to
-date every now and then; what it lacks is read from the end of the log when the file is opened.
+Of these only `log` and the transactions are written when something is committed. The rest is an
+index over the log that is brought up to date every now and then; what it lacks is read from the end
+of the log when the file is opened.
 """
 
 from __future__ import annotations
@@ -44,6 +47,14 @@ CREATE TABLE runs (
 ) WITHOUT ROWID;
 CREATE TABLE ids (slot INTEGER PRIMARY KEY, entries BLOB NOT NULL);
 CREATE TABLE filters (partition INTEGER PRIMARY KEY, bits BLOB NOT NULL);
+CREATE TABLE transactions (
+    id INTEGER PRIMARY KEY, stream TEXT NOT NULL, expected INTEGER NOT NULL,
+    closed INTEGER NOT NULL, first INTEGER, events INTEGER NOT NULL
+);
+CREATE TABLE transaction_writes (
+    prepare INTEGER PRIMARY KEY, id INTEGER NOT NULL, events INTEGER NOT NULL, request BLOB NOT NULL
+);
+CREATE INDEX writes_of_transaction ON transaction_writes (id);
 CREATE TABLE state (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 """
 

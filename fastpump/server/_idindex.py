@@ -9,7 +9,7 @@ from fastpump.server._ids import CHUNKS, BloomFilter, IdTable, chunk_of, find_in
 if TYPE_CHECKING:
     from fastpump.server._database import Database
 
-RUNS_PER_FILTER = 8
+RUNS_PER_FILTER = 16
 FILTER_BITS = 1 << 24
 """2 MiB for a million ids (RUNS_PER_FILTER runs of `store.INDEX_EVERY`): 16 bits per id."""
 

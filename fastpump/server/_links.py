@@ -50,12 +50,18 @@ class LinkResolver:
         Raises:
             LinkDenied: it is a link to a stream this user may not read.
         """
+        if entry.event_type == LINK_TYPE:
+            target = link_target(entry.data)
+            if target is not None and not self._access.allows(user, target[1], READ):
+                raise LinkDenied(target[1])
+        return self.resolve_for_push(entry)
+
+    def resolve_for_push(self, entry: Entry) -> Resolved:
+        """The entry as a subscriber gets it: what links stand for is not protected there."""
         if entry.event_type != LINK_TYPE:
             return Resolved(entry)
         target = link_target(entry.data)
         if target is None:
             return Resolved(None, entry)
         number, name = target
-        if not self._access.allows(user, name, READ):
-            raise LinkDenied(name)
         return Resolved(self._visibility.event(self._store.stream(name), number), entry)

@@ -46,6 +46,25 @@ cdef class WriteRequest:
     cdef int replace_bad_text(self, EventSpan* span) except -1
 
 
+cdef enum:
+    PREFIX = 4                             # bytes of a frame's length
+    HEADER = 18                            # bytes of a frame that its length counts before the body
+
+
+cdef inline void write_header(
+    unsigned char* out, Py_ssize_t body, int command, const void* correlation_id
+) noexcept:
+    """The PREFIX + HEADER bytes of a frame with a body of this size."""
+    cdef uint32_t length = <uint32_t>(HEADER + body)
+    out[0] = length & 0xFF
+    out[1] = length >> 8 & 0xFF
+    out[2] = length >> 16 & 0xFF
+    out[3] = length >> 24
+    out[4] = <unsigned char>command
+    out[5] = 0
+    memcpy(out + 6, correlation_id, 16)
+
+
 cdef inline Py_ssize_t size_of_blob(Py_ssize_t size) noexcept:
     """Of a length-delimited field with a number up to 15."""
     return 1 + size_of_varint(<uint64_t>size) + size

@@ -28,8 +28,6 @@ from fastpump._varint cimport (
 from fastpump.server.errors import InvalidRequest
 
 cdef enum:
-    HEADER = 18
-    PREFIX = 4
     MAX_EVENT_SIZE = 16767216              # section 5.6: 16 MiB - 10,000
     VARINT = 10                            # bytes of the longest one
     WRITE_EVENTS_COMPLETED = 0x83
@@ -327,20 +325,34 @@ def decode_write_events(source, Py_ssize_t offset=0):
     return request
 
 
+def decode_transaction_write(source, Py_ssize_t offset=0):
+    """A TransactionWrite request (section 3.2), its events checked as those of a WriteEvents.
+
+    Raises:
+        InvalidRequest: what would be answered with BadRequest.
+    """
+    cdef WriteRequest request = WriteRequest()
+    cdef Cursor c
+    cdef uint32_t tag = 0
+    request.source = _Source()
+    request.source.open(source, offset, &c)
+    request.size = c.end - c.pos
+    while c.pos < c.end:
+        must(read_tag(&c, &tag))
+        if tag >> 3 == 1:
+            take_int64(&c, tag, &request.transaction_id)
+        elif tag >> 3 == 2:
+            request.take_event(&c, tag)
+        elif tag >> 3 == 3:
+            take_bool(&c, tag, &request.require_master)
+        else:
+            must(skip_field(&c, tag))
+    if request.transaction_id < 0:
+        malformed(f"transaction id {request.transaction_id}")
+    return request
+
+
 # --- replies -----------------------------------------------------------------------------------
-
-
-cdef inline void write_header(
-    unsigned char* out, Py_ssize_t body, int command, bytes correlation_id
-):
-    cdef uint32_t length = <uint32_t>(HEADER + body)
-    out[0] = length & 0xFF
-    out[1] = length >> 8 & 0xFF
-    out[2] = length >> 16 & 0xFF
-    out[3] = length >> 24
-    out[4] = <unsigned char>command
-    out[5] = 0
-    memcpy(out + 6, PyBytes_AS_STRING(correlation_id), 16)
 
 
 def encode_fields(*fields):
@@ -386,7 +398,7 @@ def encode_reply(int command, bytes correlation_id not None, *parts):
         size += PyBytes_GET_SIZE(part)
     cdef bytes frame = PyBytes_FromStringAndSize(NULL, PREFIX + HEADER + size)
     cdef unsigned char* out = <unsigned char*>PyBytes_AS_STRING(frame)
-    write_header(out, size, command, correlation_id)
+    write_header(out, size, command, PyBytes_AS_STRING(correlation_id))
     out += PREFIX + HEADER
     for part in blobs:
         memcpy(out, PyBytes_AS_STRING(part), PyBytes_GET_SIZE(part))
@@ -406,5 +418,10 @@ def encode_write_completed(
     out = write_int(out, 0x28, position)
     out = write_int(out, 0x30, position)
     out = write_int(out, 0x38, 0)
-    write_header(memory, out - memory - PREFIX - HEADER, WRITE_EVENTS_COMPLETED, correlation_id)
+    write_header(
+        memory,
+        out - memory - PREFIX - HEADER,
+        WRITE_EVENTS_COMPLETED,
+        PyBytes_AS_STRING(correlation_id),
+    )
     return memory[:out - memory]

@@ -153,6 +153,10 @@ class MetadataReader:
             return None
         return self._store.entry(stream, stream.committed)
 
+    def forget(self, name: str) -> None:
+        """The metadata of the stream with this name was written to."""
+        self._store.stream(name).metadata = None
+
     def forget_settings(self) -> None:
         """`$settings` was written to."""
         self._settings = None

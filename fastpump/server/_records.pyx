@@ -8,7 +8,11 @@ that a page of `$all` is a plain copy of a stretch of the log:
 
 Entries lie one after the other in *segments*, the blobs of the store. An entry's position is the
 offset of its first byte in the log, so a segment at position p holds the entry of position p + i at
-its byte i. (An explicit transaction's events have a later commit position than their own.)
+its byte i.
+
+The events of an explicit transaction are a segment of their own, however large. They lie where they
+were committed, share a commit position at the end of their segment's room, and their prepare
+positions are earlier: reserved when they were written (section 5.2).
 
 Readers are given the end of their bytes and check it; what does not fit raises `StoreDamaged`.
 """
@@ -32,11 +36,14 @@ from fastpump._varint cimport (
 )
 from fastpump.server._ids cimport IdTable
 from fastpump.server._messages cimport (
+    HEADER,
+    PREFIX,
     EventSpan,
     WriteRequest,
     size_of_blob,
     size_of_int,
     write_blob,
+    write_header,
     write_int,
 )
 
@@ -47,9 +54,12 @@ cdef enum:
 
     TAG_EVENTS = 0x0A                      # field 1 of a page of a stream
     TAG_ALL_EVENTS = 0x1A                  # field 3 of a page of $all
+    TAG_APPEARED = 0x0A                    # field 1 of a push
     TAG_RECORD = 0x0A
     TAG_COMMIT = 0x18
     TAG_PREPARE = 0x20
+
+    STREAM_EVENT_APPEARED = 0xC2
 
 cdef int64_t TICKS_OF_1970 = 621355968000000000
 cdef int64_t TICKS_PER_MS = 10000
@@ -112,6 +122,50 @@ cdef class LogWriter:
             self.append_event(runs, name, stream_id, first_number + i, &request.spans[i], ticks)
         return runs
 
+    def append_transaction(
+        self,
+        list requests not None,
+        list prepares not None,
+        str stream not None,
+        int64_t stream_id,
+        int64_t first_number,
+        int64_t ticks,
+    ):
+        """Encode the events of all the requests as one segment, all with one commit position.
+
+        Args:
+            prepares: per request the prepare position of its first event; the next ones follow.
+
+        Returns:
+            Their run, as `append` does.
+        """
+        cdef bytes name = stream.encode()
+        cdef WriteRequest request
+        cdef Py_ssize_t count = 0, most = 0, i
+        cdef int64_t start, commit, prepare
+        cdef unsigned char* out
+        self.close_segment()
+        for request in requests:
+            for i in range(request.count):
+                most += largest_entry(name, &request.spans[i])
+        self.reserve(most)
+        start = self.position
+        commit = start + most
+        out = self.memory
+        for request, prepare in zip(requests, prepares, strict=True):
+            for i in range(request.count):
+                out = write_entry(
+                    out, name, first_number + count, &request.spans[i], ticks, commit, prepare + i
+                )
+                if self.ids is not None:
+                    self.ids.add(request.spans[i].event_id, stream_id, first_number + count)
+                count += 1
+        self.filled = out - self.memory
+        self.close_segment()
+        self.last_position = commit
+        self.position = self.segment_position = commit + 1
+        return [first_number, start, count]
+
     def append_tombstone(
         self, str stream not None, int64_t stream_id, bytes event_id, int64_t ticks
     ):
@@ -149,15 +203,14 @@ cdef class LogWriter:
         EventSpan* span,
         int64_t ticks,
     ) except -1:
-        cdef Py_ssize_t payload = span.type_size + span.data_size + span.metadata_size
-        cdef Py_ssize_t most = FIXED_PART + PyBytes_GET_SIZE(name) + payload
+        cdef Py_ssize_t most = largest_entry(name, span)
         cdef int64_t position
         cdef unsigned char* out
         if self.filled and self.filled + most > SEGMENT_SIZE:
             self.close_segment()
         self.reserve(most)
         position = self.position
-        out = write_entry(self.memory + self.filled, name, number, span, ticks, position)
+        out = write_entry(self.memory + self.filled, name, number, span, ticks, position, position)
         self.filled = out - self.memory
         self.position = self.segment_position + self.filled
         self.last_position = position
@@ -191,8 +244,20 @@ cdef class LogWriter:
         return 0
 
 
+cdef inline Py_ssize_t largest_entry(bytes name, EventSpan* span) noexcept:
+    """No fewer bytes than the entry of this event gets."""
+    cdef Py_ssize_t payload = span.type_size + span.data_size + span.metadata_size
+    return FIXED_PART + PyBytes_GET_SIZE(name) + payload
+
+
 cdef unsigned char* write_entry(
-    unsigned char* out, bytes name, int64_t number, EventSpan* span, int64_t ticks, int64_t position
+    unsigned char* out,
+    bytes name,
+    int64_t number,
+    EventSpan* span,
+    int64_t ticks,
+    int64_t commit,
+    int64_t prepare,
 ) noexcept:
     cdef int64_t epoch_ms = (ticks - TICKS_OF_1970) // TICKS_PER_MS
     cdef Py_ssize_t record = (
@@ -206,7 +271,8 @@ cdef unsigned char* write_entry(
         + size_of_int(ticks)
         + size_of_int(epoch_ms)
     )
-    out = write_int(out, TAG_ALL_EVENTS, size_of_blob(record) + 2 * size_of_int(position))
+    cdef Py_ssize_t positions = size_of_int(commit) + size_of_int(prepare)
+    out = write_int(out, TAG_ALL_EVENTS, size_of_blob(record) + positions)
     out = write_int(out, TAG_RECORD, record)
     out = write_blob(out, 0x0A, PyBytes_AS_STRING(name), PyBytes_GET_SIZE(name))
     out = write_int(out, 0x10, number)
@@ -219,8 +285,8 @@ cdef unsigned char* write_entry(
     out = write_blob(out, 0x42, span.metadata, span.metadata_size)
     out = write_int(out, 0x48, ticks)
     out = write_int(out, 0x50, epoch_ms)
-    out = write_int(out, TAG_COMMIT, position)
-    return write_int(out, TAG_PREPARE, position)
+    out = write_int(out, TAG_COMMIT, commit)
+    return write_int(out, TAG_PREPARE, prepare)
 
 
 # --- reading the log ---------------------------------------------------------------------------
@@ -279,19 +345,28 @@ def span_of(bytes segment not None, Py_ssize_t offset, Py_ssize_t limit):
     return c.pos - start, count
 
 
-def offset_from(bytes segment not None, Py_ssize_t lowest):
-    """The offset of the first entry that starts at or behind `lowest`; if none does, the end."""
+def offset_from(bytes segment not None, int64_t commit, int64_t prepare):
+    """The offset of the first entry whose position is not before this one; if none is, the end."""
     cdef Cursor c, body
+    cdef int64_t own_commit = 0, own_prepare = 0
+    cdef Py_ssize_t offset
     cdef const unsigned char* start = <const unsigned char*>PyBytes_AS_STRING(segment)
     open_segment(segment, 0, &c)
-    while c.pos < c.end and c.pos - start < lowest:
+    while c.pos < c.end:
+        offset = c.pos - start
         next_entry(&c, &body)
+        take_positions(&body, &own_commit, &own_prepare)
+        if own_commit > commit or (own_commit == commit and own_prepare >= prepare):
+            return offset
     return c.pos - start
 
 
-def offsets_of(bytes segment not None, Py_ssize_t end):
-    """The offsets of the entries that end at or before `end`, in order."""
+def offsets_before(
+    bytes segment not None, int64_t segment_position, int64_t commit, int64_t prepare
+):
+    """The offsets of the entries that end at or before this position, in order (section 6.4)."""
     cdef Cursor c, body
+    cdef int64_t end_commit = 0, end_prepare = 0
     cdef list offsets = []
     cdef Py_ssize_t offset
     cdef const unsigned char* start = <const unsigned char*>PyBytes_AS_STRING(segment)
@@ -299,10 +374,62 @@ def offsets_of(bytes segment not None, Py_ssize_t end):
     while c.pos < c.end:
         offset = c.pos - start
         next_entry(&c, &body)
-        if c.pos - start > end:
+        take_positions(&body, &end_commit, &end_prepare)
+        if end_commit == end_prepare:
+            end_commit = end_prepare = segment_position + (c.pos - start)
+        else:
+            end_commit += 1
+            end_prepare += 1
+        if end_commit > commit or (end_commit == commit and end_prepare > prepare):
             break
         offsets.append(offset)
     return offsets
+
+
+def positions_of(bytes segment not None, Py_ssize_t offset):
+    """(commit, prepare) of the entry at `offset`; they differ for a transaction's event."""
+    cdef Cursor c, body
+    cdef int64_t commit = 0, prepare = 0
+    open_segment(segment, offset, &c)
+    next_entry(&c, &body)
+    take_positions(&body, &commit, &prepare)
+    return commit, prepare
+
+
+cdef inline int take_positions(Cursor* body, int64_t* commit, int64_t* prepare) except -1:
+    cdef Cursor record
+    cdef uint32_t tag = 0
+    open_record(body, &record)
+    if read_tag(body, &tag) != WIRE_OK or tag != TAG_COMMIT:
+        damaged()
+    if read_int64(body, commit) != WIRE_OK:
+        damaged()
+    if read_tag(body, &tag) != WIRE_OK or tag != TAG_PREPARE:
+        damaged()
+    if read_int64(body, prepare) != WIRE_OK:
+        damaged()
+    return 0
+
+
+def texts_of(bytes segment not None, Py_ssize_t offset, Py_ssize_t count, bint of_type):
+    """[(offset, text), …]: stream names or event types of `count` entries at most."""
+    cdef Cursor c, body, record
+    cdef list texts = []
+    cdef Py_ssize_t size = 0
+    cdef uint32_t tag = 0, wanted = 0x22 if of_type else 0x0A
+    cdef const unsigned char* start = <const unsigned char*>PyBytes_AS_STRING(segment)
+    open_segment(segment, offset, &c)
+    while c.pos < c.end and len(texts) < count:
+        offset = c.pos - start
+        next_entry(&c, &body)
+        open_record(&body, &record)
+        while read_tag(&record, &tag) == WIRE_OK and tag != wanted:
+            if skip_field(&record, tag) != WIRE_OK:
+                damaged()
+        if tag != wanted or read_length(&record, &size) != WIRE_OK:
+            damaged()
+        texts.append((offset, text_of(record.pos, size)))
+    return texts
 
 
 def stream_items(bytes segment not None, Py_ssize_t offset, Py_ssize_t count):
@@ -322,6 +449,27 @@ def stream_items(bytes segment not None, Py_ssize_t offset, Py_ssize_t count):
         out = write_int(out, TAG_EVENTS, size_of_blob(size))
         out = write_blob(out, TAG_RECORD, record.pos, size)
     return page[:out - <unsigned char*>PyBytes_AS_STRING(page)]
+
+
+def push_frames(
+    bytes segment not None, Py_ssize_t offset, Py_ssize_t count, bytes correlation_id not None
+):
+    """`count` entries from `offset` on as StreamEventAppeared frames of one subscription."""
+    cdef Cursor c, body
+    cdef Py_ssize_t size
+    cdef bytes frames
+    cdef unsigned char* out
+    cdef const char* used_id = PyBytes_AS_STRING(correlation_id)
+    open_segment(segment, offset, &c)
+    # A frame is its entry, whose first byte becomes another tag, behind a header.
+    frames = PyBytes_FromStringAndSize(NULL, c.end - c.pos + count * (PREFIX + HEADER))
+    out = <unsigned char*>PyBytes_AS_STRING(frames)
+    for _ in range(count):
+        next_entry(&c, &body)
+        size = body.end - body.pos
+        write_header(out, size_of_blob(size), STREAM_EVENT_APPEARED, used_id)
+        out = write_blob(out + PREFIX + HEADER, TAG_APPEARED, body.pos, size)
+    return frames[:out - <unsigned char*>PyBytes_AS_STRING(frames)]
 
 
 def has_links(bytes segment not None, Py_ssize_t offset, Py_ssize_t end):
@@ -454,7 +602,7 @@ cdef class Entry:
 
 cdef Entry new_entry(Cursor* body):
     cdef Entry entry = Entry.__new__(Entry)
-    cdef Cursor record
+    cdef Cursor record, whole = body[0]
     cdef uint32_t tag = 0
     open_record(body, &record)
     entry.record = record.pos[:record.end - record.pos]
@@ -462,14 +610,7 @@ cdef Entry new_entry(Cursor* body):
         if read_tag(&record, &tag) != WIRE_OK:
             damaged()
         set_field(entry, &record, tag)
-    if read_tag(body, &tag) != WIRE_OK or tag != TAG_COMMIT:
-        damaged()
-    if read_int64(body, &entry.commit_position) != WIRE_OK:
-        damaged()
-    if read_tag(body, &tag) != WIRE_OK or tag != TAG_PREPARE:
-        damaged()
-    if read_int64(body, &entry.prepare_position) != WIRE_OK:
-        damaged()
+    take_positions(&whole, &entry.commit_position, &entry.prepare_position)
     return entry
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
@@ -22,18 +23,20 @@ from uuid import uuid4
 from fastpump.server.errors import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from fastpump.server._access import Access
     from fastpump.server._messages import WriteRequest
     from fastpump.server._metadata import MetadataReader
     from fastpump.server._streams import Stream
+    from fastpump.server._transaction_table import Statement
     from fastpump.server.store import Segment, Store
 
 GROUP_BYTES = 4 * 1024 * 1024
 """Size of the requests after which a group takes no more."""
 
 TICKS_OF_1970 = 621355968000000000
+
+OnCommitted = Callable[["list[Segment]", "list[tuple[Stream, list[int]]]"], None]
+"""Called with the new segments of the log, and where in them the written streams are."""
 
 
 class Client(Protocol):
@@ -72,6 +75,9 @@ class Group:
 
     Attributes:
         is_full: nothing more may be added, because what follows must see this group's effects.
+        written: the streams that were written to, and where, as `LogWriter.append` tells it.
+        rows: what is to be stored beside the log.
+        transactions: ids of the explicit transactions that got events here.
     """
 
     def __init__(self, store: Store, metadata: MetadataReader, access: Access) -> None:
@@ -84,7 +90,9 @@ class Group:
         self.is_full = False
         self.operations: list[Operation] = []
         self.replies: list[tuple[Client, bytes | Callable[[], None]]] = []
-        self._written: list[Stream] = []
+        self.written: list[tuple[Stream, list[int]]] = []
+        self.rows: list[Statement] = []
+        self.transactions: set[int] = set()
         self._effects: list[Callable[[], None]] = []
 
     # --- for operations ---
@@ -98,7 +106,26 @@ class Group:
         stream_id = self.store.adopt(stream)
         places = log.append(request, stream.name, stream_id, stream.last + 1, self.ticks)
         stream.learn(places)
-        self._written.append(stream)
+        self.written.append((stream, places))
+        return log.last_position
+
+    def append_transaction(
+        self, stream: Stream, requests: list[WriteRequest], prepares: list[int]
+    ) -> int:
+        """Write all the requests' events, which have these prepare positions (see `LogWriter`).
+
+        Returns:
+            Their commit position.
+        """
+        log = self.log
+        if not requests:
+            return log.skip(1)
+        stream_id = self.store.adopt(stream)
+        places = log.append_transaction(
+            requests, prepares, stream.name, stream_id, stream.last + 1, self.ticks
+        )
+        stream.learn(places)
+        self.written.append((stream, places))
         return log.last_position
 
     def append_tombstone(self, stream: Stream) -> int:
@@ -106,6 +133,7 @@ class Group:
         stream_id = self.store.adopt(stream)
         places = self.log.append_tombstone(stream.name, stream_id, uuid4().bytes_le, self.ticks)
         self.on_committed(partial(stream.learn, places))
+        self.written.append((stream, places))
         self.is_full = True
         return self.log.last_position
 
@@ -120,7 +148,7 @@ class Group:
     # --- for the writer ---
 
     def published(self) -> None:
-        for stream in self._written:
+        for stream, _ in self.written:
             stream.committed = stream.last
         for effect in self._effects:
             effect()
@@ -132,6 +160,7 @@ class Writer:
     Args:
         store: what it writes to; nobody else does.
         loop: the running event loop.
+        on_committed: told of what has become durable.
     """
 
     def __init__(
@@ -140,11 +169,13 @@ class Writer:
         metadata: MetadataReader,
         access: Access,
         loop: asyncio.AbstractEventLoop,
+        on_committed: OnCommitted,
     ) -> None:
         self._store = store
         self._metadata = metadata
         self._access = access
         self._loop = loop
+        self._tell = on_committed
         self._queue: deque[Operation] = deque()
         self._is_scheduled = False
         self._is_committing = False
@@ -180,8 +211,8 @@ class Writer:
         try:
             if self._broken is not None:
                 raise StoreError(self._broken)
-            if segments:
-                self._store.write(segments)
+            if segments or group.rows:
+                self._store.write(segments, group.rows)
                 if not self._store.in_memory:
                     self._commit_in_thread(group, segments)
                     return
@@ -220,6 +251,7 @@ class Writer:
     def _finish(self, group: Group, segments: list[Segment]) -> None:
         self._store.publish(group.log, segments)
         group.published()
+        self._tell(segments, group.written)
         for client, reply in group.replies:
             if isinstance(reply, bytes):
                 client.deliver(reply)

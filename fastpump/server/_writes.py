@@ -9,6 +9,7 @@ from uuid import uuid4
 from fastpump.server import _replies as replies
 from fastpump.server._access import DELETE, WRITE
 from fastpump.server._messages import (
+    WriteRequest,
     decode_message,
     decode_write_events,
     encode_fields,
@@ -33,13 +34,13 @@ if TYPE_CHECKING:
     from fastpump.server._writer import Client, Group
     from fastpump.server.store import Store
 
-_REFUSALS = {
+REFUSALS = {
     Decision.WRONG_VERSION: WriteResult.WRONG_EXPECTED_VERSION,
     Decision.DELETED: WriteResult.STREAM_DELETED,
 }
 
 
-class _History:
+class History:
     """What the version check asks, answered from the store."""
 
     def __init__(self, store: Store, metadata: MetadataReader) -> None:
@@ -76,7 +77,7 @@ class WriteEvents:
         if not group.access.allows(self.user, request.stream, WRITE):
             return self._refuse(group, WriteResult.ACCESS_DENIED, -1)
         stream = group.store.stream(request.stream)
-        history = _History(group.store, group.metadata)
+        history = History(group.store, group.metadata)
         verdict = check(stream, request.expected_version, request.event_ids(), history)
         if verdict.decision is Decision.WRITE:
             self._write(group, stream)
@@ -87,7 +88,7 @@ class WriteEvents:
             return False
         else:
             is_wrong = verdict.decision is Decision.WRONG_VERSION
-            self._refuse(group, _REFUSALS[verdict.decision], stream.last if is_wrong else -1)
+            self._refuse(group, REFUSALS[verdict.decision], stream.last if is_wrong else -1)
         return True
 
     def fail(self, problem: str) -> bytes:
@@ -99,29 +100,7 @@ class WriteEvents:
         position = group.append(stream, self.request)
         reply = encode_write_completed(self.correlation_id, first, stream.last, position)
         group.reply(self.client, reply)
-        if was_deleted:
-            _recreate(group, stream, first)
-        if stream.name.startswith("$"):
-            self._apply_system_event(group, stream.name)
-
-    def _apply_system_event(self, group: Group, name: str) -> None:
-        """The events of some streams change how others behave."""
-        if is_metastream(name):
-            original = group.store.stream(original_of(name))
-            if group.metadata.of(original).soft_deleted and not original.deleted:
-                self._undelete(group, original)
-            _metadata_changes(group, original)
-        elif name == SETTINGS_STREAM:
-            group.is_full = True
-            group.on_committed(group.metadata.forget_settings)
-
-    def _undelete(self, group: Group, original: Stream) -> None:
-        """Metadata set on a soft-deleted stream: the same again with `$tb` (section 7.2)."""
-        newest = self.request.count - 1
-        if newest >= 0 and self.request.is_json(newest):
-            data = with_truncate_before(self.request.data(newest), original.last + 1)
-            if data is not None:
-                _append_metadata(group, original, data)
+        take_effect(group, stream, first, self.request, was_deleted)
 
     def _refuse(self, group: Group, result: WriteResult, current_version: int) -> bool:
         reply = replies.write_refused(self.correlation_id, result, current_version)
@@ -149,13 +128,13 @@ class DeleteStream:
         if not group.access.allows(self.user, self.stream, DELETE):
             return self._refuse(group, WriteResult.ACCESS_DENIED)
         stream = group.store.stream(self.stream)
-        history = _History(group.store, group.metadata)
+        history = History(group.store, group.metadata)
         verdict = check(stream, self.expected, (uuid4().bytes_le,), history)
         if verdict.decision is Decision.UNDECIDED:
             return False
         if verdict.decision is not Decision.WRITE:
-            return self._refuse(group, _REFUSALS[verdict.decision])
-        position = group.append_tombstone(stream) if self.is_hard else _soft_delete(group, stream)
+            return self._refuse(group, REFUSALS[verdict.decision])
+        position = group.append_tombstone(stream) if self.is_hard else soft_delete(group, stream)
         group.reply(self.client, replies.delete_completed(self.correlation_id, position))
         return True
 
@@ -167,7 +146,38 @@ class DeleteStream:
         return True
 
 
-def _soft_delete(group: Group, stream: Stream) -> int:
+def take_effect(
+    group: Group, stream: Stream, first: int, newest: WriteRequest | None, was_deleted: bool
+) -> None:
+    """What else follows from events just written to a stream (section 7).
+
+    Args:
+        first: the number of the first one.
+        newest: the request with the last one.
+        was_deleted: the stream was soft-deleted before.
+    """
+    if was_deleted:
+        _recreate(group, stream, first)
+    if is_metastream(stream.name):
+        original = group.store.stream(original_of(stream.name))
+        if group.metadata.of(original).soft_deleted and not original.deleted:
+            _undelete(group, original, newest)
+        _metadata_changes(group, original)
+    elif stream.name == SETTINGS_STREAM:
+        group.is_full = True
+        group.on_committed(group.metadata.forget_settings)
+
+
+def _undelete(group: Group, original: Stream, request: WriteRequest | None) -> None:
+    """Metadata set on a soft-deleted stream: the same again with `$tb` (section 7.2)."""
+    if request is None or not request.count or not request.is_json(request.count - 1):
+        return
+    data = with_truncate_before(request.data(request.count - 1), original.last + 1)
+    if data is not None:
+        _append_metadata(group, original, data)
+
+
+def soft_delete(group: Group, stream: Stream) -> int:
     data = with_truncate_before(b"{}", DELETED_NUMBER)
     assert data is not None
     position = _append_metadata(group, stream, data)
@@ -194,4 +204,4 @@ def _append_metadata(group: Group, stream: Stream, data: bytes) -> int:
 def _metadata_changes(group: Group, stream: Stream) -> None:
     """From the commit on the stream's metadata is another, so nothing more goes into this group."""
     group.is_full = True
-    group.on_committed(partial(setattr, stream, "metadata", None))
+    group.on_committed(partial(group.metadata.forget, stream.name))

@@ -1,60 +1,43 @@
-"""The embedded node: its socket and its life."""
+"""The embedded node as a whole: `run`."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import errno
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastpump.server import _heartbeat
-from fastpump.server._access import DEFAULT_USERS, Access, Users
-from fastpump.server._asking import Sources
-from fastpump.server._bootstrap import write_first_events
-from fastpump.server._metadata import MetadataReader
-from fastpump.server._writer import Group, Writer
-from fastpump.server.errors import PortInUse
-from fastpump.server.session import Limits, Services, Session, Sessions
-from fastpump.server.store import Store
+from fastpump.server._engine import Engine
+from fastpump.server._node import BaseNode, Options
+from fastpump.server._tls import TlsSource
+from fastpump.server._users import Users
+from fastpump.server.session import PUSH_COUNT_LIMIT, PUSH_LIMIT, Limits
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Mapping
     from types import TracebackType
 
-CLOSE_SECONDS = 1.0
-"""How long a client has to take the replies that are on their way when the node is closed."""
-
-_UNUSABLE_ADDRESS = {errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES}
+    from fastpump.server._gossip import GossipShape
+    from fastpump.server._users import Configured
 
 
-class Node(AbstractAsyncContextManager["Node"]):
-    """A single Event Store node in this process; made by `run`, alive inside `async with`.
+class Node(BaseNode, AbstractAsyncContextManager["Node"]):
+    """A single Event Store node in this process; made by `run`, alive inside `async with`."""
 
-    Attributes:
-        host: the address it listens on.
-        port: its port; the one found free if 0 was asked for.
-        path: its database file, or None if it keeps everything in memory.
-    """
-
-    def __init__(self, host: str, port: int, path: Path | None, limits: Limits) -> None:
-        self.host = host
-        self.port = port
-        self.path = path
-        self._limits = limits
-        self._sessions = Sessions()
+    def __init__(self, options: Options, engine: Engine, tls: TlsSource) -> None:
+        super().__init__(options, engine)
+        self._tls = tls
 
     async def __aenter__(self) -> Node:
-        loop = asyncio.get_running_loop()
-        self._store = Store(self.path)
-        try:
-            services = self._start(loop)
-            self._server = await self._listen(loop, services)
-        except BaseException:
-            self._store.close()
-            raise
-        self.port = self._server.sockets[0].getsockname()[1]
+        async with AsyncExitStack() as stack:
+            tls = stack.enter_context(self._tls.open(self.host))
+            self._engine.open(asyncio.get_running_loop())
+            stack.callback(self._engine.close)
+            stack.push_async_callback(self._shut_down)
+            await self.open(tls)
+            self._closing = stack.pop_all()
         return self
 
     async def __aexit__(
@@ -64,52 +47,12 @@ class Node(AbstractAsyncContextManager["Node"]):
         traceback: TracebackType | None,
     ) -> None:
         """Take no more connections, answer the writes that are here, close."""
-        self._server.close()
-        for session in self._sessions:
-            session.stop()
-        try:
-            await self._writer.close()
-            await self._close_sessions()
-        finally:
-            self._store.close()
+        await self._closing.aclose()
 
-    async def _close_sessions(self) -> None:
-        for session in list(self._sessions):
-            session.close()
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._sessions.empty.wait(), CLOSE_SECONDS)
-        for session in list(self._sessions):
-            session.abort()
-        await self._sessions.empty.wait()
-
-    def _start(self, loop: asyncio.AbstractEventLoop) -> Services:
-        metadata = MetadataReader(self._store)
-        access = Access(self._store, metadata)
-        if self._store.end == 0:
-            self._fill_new_database(metadata, access)
-        self._writer = Writer(self._store, metadata, access, loop)
-        sources = Sources(self._store, metadata, access)
-        users = Users(DEFAULT_USERS)
-        return Services(loop, sources, self._writer, users, self._limits, self._sessions)
-
-    def _fill_new_database(self, metadata: MetadataReader, access: Access) -> None:
-        group = Group(self._store, metadata, access)
-        write_first_events(group, DEFAULT_USERS)
-        segments = group.log.take_segments()
-        self._store.write(segments)
-        self._store.commit()
-        self._store.publish(group.log, segments)
-        group.published()
-
-    async def _listen(self, loop: asyncio.AbstractEventLoop, services: Services) -> asyncio.Server:
-        try:
-            return await loop.create_server(lambda: Session(services), self.host, self.port)
-        except OSError as error:
-            if error.errno in _UNUSABLE_ADDRESS:
-                reason = errno.errorcode[error.errno]
-                text = f"Cannot listen on {self.host}:{self.port} ({reason})"
-                raise PortInUse(text) from error
-            raise
+    async def _shut_down(self) -> None:
+        self.stop()
+        await self._engine.drain()
+        await self.close()
 
 
 def run(
@@ -117,8 +60,16 @@ def run(
     path: str | os.PathLike[str] | None = None,
     host: str = "127.0.0.1",
     *,
+    http_port: int | None = None,
+    users: Mapping[str, Configured] | None = None,
+    certificate: str | os.PathLike[str] | None = None,
+    private_key: str | os.PathLike[str] | None = None,
+    tls: str | None = None,
+    gossip_shape: GossipShape = "v20",
     heartbeat_interval: float = _heartbeat.INTERVAL,
     heartbeat_timeout: float = _heartbeat.TIMEOUT,
+    push_limit: int = PUSH_LIMIT,
+    push_count_limit: int = PUSH_COUNT_LIMIT,
 ) -> Node:
     """An Event Store node for development and tests, in this process and on the running event loop.
 
@@ -127,20 +78,38 @@ def run(
     ...         await client.publish_event("stream", "type", body={"answer": 42})
 
     It behaves as Event Store 4.1.4 does where clients can see it; its users are `admin` and `ops`,
-    both with the password "changeit". If there is a file, what it acknowledged survives the end of
-    the process at any moment.
+    both with the password "changeit", and those given. If there is a file, what it acknowledged
+    survives the end of the process at any moment.
 
     Args:
         port: 0 takes a free one.
         path: the database file, made if missing; None keeps everything in memory.
         host: the address to listen on.
+        http_port: where to answer `/gossip`, `/info`, `/ping` and `/stats` over HTTP. 0 takes a
+            free one, None does without.
+        users: login -> password, or (password, groups); "$admins" is the group that may everything.
+        certificate: a PEM file with the certificates to speak TLS with, on both ports.
+        private_key: a PEM file with its key, if that is not in the same file.
+        tls: "development" speaks TLS with a certificate made for the occasion; `Node.ca_file` is
+            what to verify it with. Needs the extra "tls".
+        gossip_shape: the names that gossip uses, "v20" (Leader, `httpEndPointIp`) or "v5" (Master,
+            `externalHttpIp`).
         heartbeat_interval: seconds of silence after which a client is asked for a sign of life.
         heartbeat_timeout: seconds it has to give one.
+        push_limit: bytes of pushed events that may wait for a subscriber; one that reads so slowly
+            that they become more is told so and cut off.
+        push_count_limit: the same in packages.
+
+    Raises:
+        UsageError: arguments that contradict each other, or a login that cannot be sent.
 
     Raises (on entering):
-        PortInUse: the address cannot be listened on.
+        PortInUse: one of the ports cannot be listened on.
+        CertificateUnusable, MissingExtra: why there can be no TLS.
         NotOurDatabase, DatabaseTooNew, DatabaseInUse, StoreDamaged, StoreFailed: what is wrong with
             the file.
     """
-    limits = Limits(heartbeat_interval, heartbeat_timeout)
-    return Node(host, port, None if path is None else Path(path), limits)
+    limits = Limits(heartbeat_interval, heartbeat_timeout, push_limit, push_count_limit)
+    options = Options.checked(host, port, http_port, limits, gossip_shape)
+    engine = Engine(None if path is None else Path(path), Users(users))
+    return Node(options, engine, TlsSource(certificate, private_key, tls))

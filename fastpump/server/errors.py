@@ -13,6 +13,18 @@ class PortInUse(NodeError):
     """The address to listen on is taken or not one of this machine."""
 
 
+class CertificateUnusable(NodeError):
+    """A certificate or its key cannot be read, or they do not belong together."""
+
+
+class MissingExtra(NodeError):
+    """What was asked for needs a package that comes with one of fastpump's extras."""
+
+
+class NoLeader(NodeError):
+    """The cluster has no leader, and too few of its nodes are alive to elect one."""
+
+
 class StoreError(NodeError):
     """The database file cannot be used."""
 

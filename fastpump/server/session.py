@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, cast
 from uuid import uuid4
 
@@ -14,18 +15,26 @@ from fastpump.server import _replies as replies
 from fastpump.server._all_reads import read_all
 from fastpump.server._asking import Asker, Sources
 from fastpump.server._event_reads import read_event
+from fastpump.server._filtered_reads import read_filtered
 from fastpump.server._heartbeat import Heartbeat
 from fastpump.server._messages import decode_message, encode_reply
+from fastpump.server._scavenge import scavenge
 from fastpump.server._stream_reads import read_stream
+from fastpump.server._transactions import CommitTransaction, StartTransaction, WriteTransaction
+from fastpump.server._unsent import UnsentPushes
 from fastpump.server._writes import DeleteStream, WriteEvents
 from fastpump.server.errors import InvalidRequest, StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from fastpump._framing import Frame
-    from fastpump.server._access import User, Users
+    from fastpump.server._access import User
+    from fastpump.server._gate import Check
+    from fastpump.server._subscriptions import Subscriptions
+    from fastpump.server._users import Users
     from fastpump.server._writer import Client, Group, Operation, Writer
+    from fastpump.server.groups.service import Groups
 
 log = logging.getLogger("fastpump.server")
 
@@ -36,6 +45,13 @@ FLUSH_BYTES = 256 * 1024
 """Replies gathered before they are handed to the transport."""
 PENDING_BYTES = 8 * 1024 * 1024
 """Unanswered writes of one client, in bytes, at which we stop reading from it."""
+
+PUSH_LIMIT = 10 * 1024 * 1024
+"""Pushes waiting for a client, in bytes, at which it is cut off (section 1.3)."""
+PUSH_COUNT_LIMIT = 50_000
+"""The same in packages."""
+LAST_WORDS_SECONDS = 5.0
+"""How long a client that was cut off has to take what is on its way."""
 
 BAD_VERSION = "Index was outside the bounds of the array."
 """What the original says to every request of a client whose protocol version it does not know."""
@@ -49,29 +65,41 @@ class Credentials(NamedTuple):
     login: str
     password: str
 
+    def __repr__(self) -> str:
+        return f"<Credentials of {self.login!r}>"
+
 
 class Limits(NamedTuple):
-    """Times in seconds; see `run`."""
+    """Times in seconds, sizes in bytes; see `run`."""
 
     heartbeat_interval: float
     heartbeat_timeout: float
+    push_limit: int
+    push_count_limit: int = PUSH_COUNT_LIMIT
 
 
-class Sessions(set["Session"]):
+class Sessions:
     """The open sessions of a node. `empty` is set while there are none."""
 
     def __init__(self) -> None:
-        super().__init__()
+        self._open: set[Session] = set()
         self.empty = asyncio.Event()
         self.empty.set()
 
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def __iter__(self) -> Iterator[Session]:
+        """Those open at this moment; they may close meanwhile."""
+        return iter(list(self._open))
+
     def add(self, session: Session) -> None:
-        super().add(session)
+        self._open.add(session)
         self.empty.clear()
 
     def discard(self, session: Session) -> None:
-        super().discard(session)
-        if not self:
+        self._open.discard(session)
+        if not self._open:
             self.empty.set()
 
 
@@ -81,9 +109,12 @@ class Services(NamedTuple):
     loop: asyncio.AbstractEventLoop
     sources: Sources
     writer: Writer
+    subscriptions: Subscriptions
+    groups: Groups
     users: Users
     limits: Limits
     sessions: Sessions
+    gate: list[Check]
 
 
 def read_auth_block(body: memoryview) -> tuple[Credentials, int]:
@@ -107,23 +138,24 @@ def read_auth_block(body: memoryview) -> tuple[Credentials, int]:
     return Credentials(login, str(body[end_of_login + 1 : end], "utf-8", "replace")), end
 
 
-class _ReadAfterWrites:
-    """A read that waits for the writes its client sent before it."""
+class _AfterWrites:
+    """Something that waits for the writes its client sent before it."""
 
-    __slots__ = ("_answer", "client", "size")
+    __slots__ = ("_action", "client", "size")
 
-    def __init__(self, client: Client, answer: Callable[[], bytes]) -> None:
+    def __init__(self, client: Client, action: Callable[[], None]) -> None:
         self.client = client
         self.size = 0
-        self._answer = answer
+        self._action = action
 
     def execute(self, group: Group) -> bool:
-        group.reply(self.client, lambda: self.client.deliver(self._answer()))
+        group.reply(self.client, self._action)
         return True
 
     def fail(self, problem: str) -> bytes:
-        # That the writes failed is no reason not to read.
-        return self._answer()
+        # That the writes failed is no reason not to do this.
+        self._action()
+        return b""
 
 
 class Session(asyncio.BufferedProtocol):
@@ -142,6 +174,7 @@ class Session(asyncio.BufferedProtocol):
         self._replies_size = 0
         self._backlog: deque[Frame] = deque()
         self._failure: bytes | None = None
+        self._unsent = UnsentPushes()
         self._is_choked = False
         self._is_reading = True
         self._is_stopped = False
@@ -171,6 +204,8 @@ class Session(asyncio.BufferedProtocol):
         self._heartbeat.stop()
         self.stop()
         self._replies.clear()
+        self._services.subscriptions.forget(self)
+        self._services.groups.forget(self)
         self._services.sessions.discard(self)
 
     def get_buffer(self, sizehint: int) -> memoryview:
@@ -208,6 +243,29 @@ class Session(asyncio.BufferedProtocol):
         if self._transport is not None and replies_:
             self._transport.write(replies_[0] if len(replies_) == 1 else b"".join(replies_))
 
+    def push(self, frames: bytes, packages: int = 1) -> None:
+        """Queue pushes. They cannot be held back, so who does not read them is cut off.
+
+        What counts are earlier pushes: nobody is cut off for a single large one.
+        """
+        if self._transport is None or self._is_stopped:
+            return
+        waiting = self._transport.get_write_buffer_size() + self._replies_size
+        self._unsent.settle(waiting)
+        limits = self._services.limits
+        if waiting > limits.push_limit:
+            self._cut_off(f"Connection pending send bytes is too large: {waiting}.")
+        elif self._unsent.packages > limits.push_count_limit:
+            self._cut_off(f"Connection queue size is too large: {self._unsent.packages}.")
+        else:
+            self._unsent.add(len(frames), packages)
+            self.deliver(frames)
+
+    def _cut_off(self, text: str) -> None:
+        self._services.subscriptions.forget(self)
+        self._end(replies.bad_request(NO_ID, text))
+        self._services.loop.call_later(LAST_WORDS_SECONDS, self.abort)
+
     def operation_done(self, size: int) -> None:
         self._pending -= 1
         self._pending_size -= size
@@ -228,10 +286,20 @@ class Session(asyncio.BufferedProtocol):
             self.flush()
             self._transport.close()
 
+    def interpose(self, wrap: Callable[[asyncio.Transport], asyncio.Transport]) -> None:
+        """Send through another transport from now on (see `faults`)."""
+        if self._transport is not None:
+            self._transport = wrap(self._transport)
+
     def abort(self) -> None:
         """Close at once."""
         if self._transport is not None:
             self._transport.abort()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the connection is there; replies to one that is not are lost."""
+        return self._transport is not None
 
     @property
     def _is_full(self) -> bool:
@@ -298,7 +366,17 @@ class Session(asyncio.BufferedProtocol):
         handler = self._handlers.get(frame.command)
         if handler is None:
             raise InvalidRequest("")
-        handler(self, frame, user, offset)
+        if not (self._services.gate and self._is_refused(frame, offset)):
+            handler(self, frame, user, offset)
+
+    def _is_refused(self, frame: Frame, offset: int) -> bool:
+        for check in self._services.gate:
+            refusal = check(self, frame, offset)
+            if refusal is not None:
+                if refusal:
+                    self.deliver(refusal)
+                return True
+        return False
 
     # --- frames that need no authentication ---
 
@@ -346,28 +424,64 @@ class Session(asyncio.BufferedProtocol):
         require_id(frame)
         self._submit(DeleteStream(self, user, frame, offset))
 
+    def _on_transaction(self, frame: Frame, user: User | None, offset: int) -> None:
+        require_id(frame)
+        self._submit(self._transaction_steps[frame.command](self, user, frame, offset))
+
     def _submit(self, operation: Operation) -> None:
         self._pending += 1
         self._pending_size += operation.size
         self._services.writer.submit(operation)
+
+    def _on_scavenge(self, frame: Frame, user: User | None, offset: int) -> None:
+        require_id(frame)
+        self.deliver(scavenge(user, frame, offset))
+
+    def _on_subscribe(self, frame: Frame, user: User | None, offset: int) -> None:
+        require_id(frame)
+        asker = Asker(user, self._version == 0)
+        self._services.subscriptions.subscribe(self, asker, frame, offset)
+
+    def _on_unsubscribe(self, frame: Frame, user: User | None, offset: int) -> None:
+        require_id(frame)
+        self._services.subscriptions.unsubscribe(frame.correlation_id)
+        self._after_writes(partial(self._services.groups.unsubscribe, frame.correlation_id))
+
+    def _on_group_change(self, frame: Frame, user: User | None, offset: int) -> None:
+        require_id(frame)
+        self._submit(self._services.groups.change(self, user, frame, offset))
+
+    def _on_group_connect(self, frame: Frame, user: User | None, offset: int) -> None:
+        require_id(frame)
+        asker = Asker(user, self._version == 0)
+        self._after_writes(self._services.groups.connect(self, asker, frame, offset))
+
+    def _on_group_answer(self, frame: Frame, user: User | None, offset: int) -> None:
+        require_id(frame)
+        self._services.groups.answer(frame, offset)
 
     def _on_read(self, frame: Frame, user: User | None, offset: int) -> None:
         require_id(frame)
         read = self._readers[frame.command]
         asker = Asker(user, self._version == 0)
 
-        def answer() -> bytes:
+        def answer() -> None:
             try:
-                return read(self._services.sources, asker, frame, offset)
+                reply = read(self._services.sources, asker, frame, offset)
             except InvalidRequest as error:
-                return replies.not_understood(frame.correlation_id, frame.command, str(error))
+                reply = replies.not_understood(frame.correlation_id, frame.command, str(error))
             except StoreError as error:
-                return replies.bad_request(frame.correlation_id, str(error))
+                reply = replies.bad_request(frame.correlation_id, str(error))
+            self.deliver(reply)
 
+        self._after_writes(answer)
+
+    def _after_writes(self, action: Callable[[], None]) -> None:
+        """Do this when the client's earlier writes are done: it may depend on them."""
         if self._pending:
-            self._submit(_ReadAfterWrites(self, answer))
+            self._submit(_AfterWrites(self, action))
         else:
-            self.deliver(answer())
+            action()
 
     _open_handlers: ClassVar[dict[int, Callable[[Session, Frame, int], None]]] = {
         Command.HeartbeatRequest: _on_heartbeat,
@@ -383,11 +497,34 @@ class Session(asyncio.BufferedProtocol):
         Command.Ping: _on_ping,
         Command.WriteEvents: _on_write,
         Command.DeleteStream: _on_delete,
+        Command.TransactionStart: _on_transaction,
+        Command.TransactionWrite: _on_transaction,
+        Command.TransactionCommit: _on_transaction,
+        Command.SubscribeToStream: _on_subscribe,
+        Command.FilteredSubscribeToStream: _on_subscribe,
+        Command.ScavengeDatabase: _on_scavenge,
+        Command.UnsubscribeFromStream: _on_unsubscribe,
+        Command.CreatePersistentSubscription: _on_group_change,
+        Command.UpdatePersistentSubscription: _on_group_change,
+        Command.DeletePersistentSubscription: _on_group_change,
+        Command.ConnectToPersistentSubscription: _on_group_connect,
+        Command.PersistentSubscriptionAckEvents: _on_group_answer,
+        Command.PersistentSubscriptionNakEvents: _on_group_answer,
         Command.ReadEvent: _on_read,
         Command.ReadStreamEventsForward: _on_read,
         Command.ReadStreamEventsBackward: _on_read,
         Command.ReadAllEventsForward: _on_read,
         Command.ReadAllEventsBackward: _on_read,
+        Command.FilteredReadAllEventsForward: _on_read,
+        Command.FilteredReadAllEventsBackward: _on_read,
+    }
+
+    _transaction_steps: ClassVar[
+        dict[int, Callable[[Client, User | None, Frame, int], Operation]]
+    ] = {
+        Command.TransactionStart: StartTransaction,
+        Command.TransactionWrite: WriteTransaction,
+        Command.TransactionCommit: CommitTransaction,
     }
 
     _readers: ClassVar[dict[int, Callable[[Sources, Asker, Frame, int], bytes]]] = {
@@ -396,6 +533,8 @@ class Session(asyncio.BufferedProtocol):
         Command.ReadStreamEventsBackward: read_stream,
         Command.ReadAllEventsForward: read_all,
         Command.ReadAllEventsBackward: read_all,
+        Command.FilteredReadAllEventsForward: read_filtered,
+        Command.FilteredReadAllEventsBackward: read_filtered,
     }
 
 

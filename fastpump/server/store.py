@@ -16,13 +16,16 @@ from fastpump.server._database import Database, sqlite_errors
 from fastpump.server._idindex import IdIndex
 from fastpump.server._records import Entry, LogWriter, entries_of, learn_ids, runs_of, span_of
 from fastpump.server._streams import Stream
+from fastpump.server._transaction_table import TransactionTable
 from fastpump.server.errors import StoreDamaged
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-INDEX_EVERY = 131072
+    from fastpump.server._transaction_table import Statement
+
+INDEX_EVERY = 65536
 """Events after which the index tables are brought up to date; opening may re-read so many."""
 
 PLACES_PER_ROW = 128
@@ -76,6 +79,7 @@ class Store:
     Attributes:
         end: the end of the durable log; every durable event's position is below it.
         last_position: commit position of the last durable event, -1 in an empty log.
+        transactions: the explicit transactions.
 
     Args:
         path: the database file, created if missing; None keeps everything in memory.
@@ -122,6 +126,7 @@ class Store:
         self._unsaved: dict[str, Stream] = {}
         self._unnamed: list[tuple[int, str]] = []
         self._cache = SegmentCache(CACHED_BYTES)
+        self.transactions = TransactionTable(self._database)
         self.end = 0
         self.last_position = -1
         self._replay_tail()
@@ -147,8 +152,10 @@ class Store:
         ).fetchone()
         if row is not None:
             start, records = row
-            self.end = start + len(records)
             self.last_position = last_entry(records).commit_position
+            # A transaction's events lie before their commit position.
+            self.end = max(start + len(records), self.last_position + 1)
+        self.end = max(self.end, self.transactions.reserved_end())
 
     # --- streams ---
 
@@ -160,24 +167,20 @@ class Store:
     def _load_stream(self, name: str) -> Stream:
         if len(self._streams) >= CACHED_STREAMS:
             self._streams = dict(self._unsaved)
-        reader = self._database.reader
-        row = reader.execute("SELECT id FROM streams WHERE name = ?", (name,)).fetchone()
-        stream = Stream(name, None if row is None else row[0])
-        if row is not None:
-            self._load_last(stream)
-        self._streams[name] = stream
-        return stream
-
-    def _load_last(self, stream: Stream) -> None:
+        stream = self._streams[name] = Stream(name)
         newest = array("q")
-        for (places,) in self._database.reader.execute(
-            "SELECT places FROM runs WHERE stream = ? ORDER BY number DESC LIMIT 2", (stream.id,)
+        # Two rows, because the last one may hold nothing but a tombstone.
+        for stream.id, places in self._database.reader.execute(
+            "SELECT id, places FROM streams JOIN runs ON stream = id WHERE name = ?"
+            " ORDER BY number DESC LIMIT 2",
+            (name,),
         ):
             newest = array("q", places) + newest
         if newest:
             stream.learn(newest)
             stream.committed = stream.last
             del stream.recent[:]
+        return stream
 
     def adopt(self, stream: Stream) -> int:
         """The number of a stream that is about to get events; a new one if it has none."""
@@ -194,8 +197,11 @@ class Store:
         """An encoder that continues the log; at most one is in use at a time."""
         return LogWriter(self.end, self._ids.recent)
 
-    def write(self, segments: list[Segment]) -> None:
+    def write(self, segments: list[Segment], rows: Iterable[Statement] = ()) -> None:
         """Hand the segments to SQLite; they are durable and seen after `commit` and `publish`.
+
+        Args:
+            rows: what goes with them into other tables.
 
         Raises:
             StoreFailed: call `recover`.
@@ -204,6 +210,8 @@ class Store:
         with sqlite_errors(self._database.path):
             writer.execute("BEGIN IMMEDIATE")
             writer.executemany("INSERT INTO log VALUES (?, ?)", segments)
+            for statement, values in rows:
+                writer.execute(statement, values)
 
     def commit(self) -> None:
         """Wait until what was written is on disk.

@@ -1,0 +1,780 @@
+"""Subscriptions from end to end, against the embedded node and its faults."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from client.peer import eventually, outcome, soon
+
+import fastpump
+import fastpump.server
+from fastpump import Beginning, Client, End, NewEvent, Position, TcpCommand
+from fastpump.exceptions import (
+    AccessDenied,
+    ClientClosed,
+    ConnectFailed,
+    NotAuthenticated,
+    NotReady,
+    StreamDeleted,
+    UsageError,
+)
+from fastpump.server import Node
+from fastpump.subscriptions import Subscription
+
+ADMIN = {"username": "admin", "password": "changeit"}
+
+
+@asynccontextmanager
+async def node_and_client(**options: Any) -> AsyncIterator[tuple[Node, Client]]:
+    options = {"reconnect_delay": 0.01, **ADMIN, **options}
+    async with fastpump.server.run() as node:
+        async with fastpump.connect(node.host, node.port, **options) as client:
+            yield node, client
+
+
+async def write(client: Client, stream: str, count: int, size: int = 0) -> None:
+    await client.publish(stream, [NewEvent("t", data=bytes(size)) for _ in range(count)])
+
+
+async def take(subscription: Subscription, count: int) -> list[int]:
+    """The numbers of the next `count` events. The last one's turn is not over by that."""
+    seen: list[int] = []
+    async for event in subscription.events:
+        seen.append(event.event_number)
+        if len(seen) == count:
+            break
+    return seen
+
+
+async def next_event(subscription: Subscription) -> fastpump.Event:
+    return await anext(subscription.events)
+
+
+async def nothing_comes(subscription: Subscription, client: Client) -> None:
+    """Fails if an event comes though the node had the chance to push one."""
+    waiting = soon(next_event(subscription))
+    await client.ping()
+    if not subscription.is_live:
+        await eventually(lambda: subscription.is_live or waiting.done())
+        await client.ping()
+    waiting.cancel()
+    await asyncio.wait({waiting})
+    assert waiting.cancelled()
+
+
+# --- volatile ---
+
+
+async def test_vsub_01_stream_that_does_not_exist() -> None:
+    async with node_and_client() as (_, client):
+        async with await client.subscribe_to("s") as subscription:
+            assert (subscription.name, subscription.checkpoint) == ("s", -1)
+            assert subscription.is_live
+            await write(client, "s", 1)
+            assert await take(subscription, 1) == [0]
+
+
+async def test_vsub_02_pp_12_only_what_is_new() -> None:
+    async with node_and_client() as (_, client):
+        await write(client, "s", 5)
+        async with (
+            await client.subscribe_to("s", -1) as subscription,
+            await client.subscribe_to_all() as log,
+        ):
+            assert subscription.checkpoint == 4
+            assert log.checkpoint == (await client.get_event("s", 4) and log.checkpoint)
+            await write(client, "s", 3)
+            assert await take(subscription, 3) == [5, 6, 7]
+            assert await take(log, 3) == [5, 6, 7]
+
+
+async def test_vsub_03_several_subscriptions() -> None:
+    async with node_and_client() as (_, client):
+        async with (
+            await client.subscribe_to("a") as first,
+            await client.subscribe_to("a") as second,
+            await client.subscribe_to("b") as other,
+        ):
+            taking = [soon(take(first, 1000)), soon(take(second, 1000)), soon(take(other, 10))]
+            for _ in range(10):
+                await write(client, "a", 100)
+                await write(client, "b", 1)
+            expected = list(range(1000))
+            assert await asyncio.gather(*taking) == [expected, expected, expected[:10]]
+
+
+@pytest.mark.parametrize("start", [-1, 0])
+async def test_vsub_04_pp_15_unsubscribe(start: int) -> None:
+    async with node_and_client() as (_, client):
+        subscription = await client.subscribe_to("s", start)
+        reading = soon(take(subscription, 5))
+        await eventually(lambda: subscription.is_live)
+        await write(client, "s", 1)
+        await client.ping()
+        await subscription.unsubscribe()
+        await subscription.unsubscribe()
+        assert await reading in ([], [0])
+        await write(client, "s", 1)
+        assert [event async for event in subscription.events] == []
+        assert not subscription.is_live
+        assert "over" in repr(subscription)
+
+
+async def test_vsub_05_deletes() -> None:
+    async with node_and_client() as (_, client):
+        await write(client, "hard", 1)
+        await write(client, "soft", 1)
+        async with (
+            await client.subscribe_to("hard") as hard,
+            await client.subscribe_to("soft") as soft,
+            await client.subscribe_to_all() as log,
+        ):
+            await client.delete_stream("hard", hard=True)
+            await client.delete_stream("soft")
+            await nothing_comes(soft, client)
+            assert await take(hard, 1) == [2**63 - 1]
+            streams = [(await next_event(log)).stream for _ in range(2)]
+            assert streams == ["hard", "$$soft"]
+
+
+async def test_subscriber_of_a_deleted_stream_after_a_reconnect() -> None:
+    async with node_and_client() as (node, client):
+        async with await client.subscribe_to("s") as subscription:
+            await client.delete_stream("s", hard=True)
+            assert await take(subscription, 1) == [2**63 - 1]
+            node.faults.disconnect()
+            with pytest.raises(StreamDeleted):
+                await take(subscription, 1)
+
+
+async def test_vsub_06_the_log() -> None:
+    async with node_and_client() as (_, client):
+        async with await client.subscribe_to_all() as log:
+            await write(client, "a", 1)
+            await client.publish_event("$$a", "$metadata", {"$maxCount": 5})
+            await write(client, "b", 1)
+            events = [await next_event(log) for _ in range(3)]
+            assert [event.stream for event in events] == ["a", "$$a", "b"]
+            positions = [event.position for event in events]
+            assert None not in positions
+            assert positions == sorted(set(positions))  # type: ignore[type-var]
+            assert log.checkpoint == positions[1]
+
+
+@pytest.mark.parametrize("resolve", [True, False])
+@pytest.mark.parametrize("start", [-1, 0])
+async def test_vsub_07_links(resolve: bool, start: int) -> None:
+    async with node_and_client() as (_, client):
+        await write(client, "target", 4)
+        # The numbers of what they point to would say that they are old ones, and the same one.
+        links = [b"3@target", b"2@target", b"2@target", b"9@target"]
+        async with await client.subscribe_to("links", start, resolve) as subscription:
+            for index, link in enumerate(links):
+                await client.publish_event("links", "$>", link)
+                event = await next_event(subscription)
+                assert event.event_number == event.received_event.event_number == index
+                if resolve and index < 3:
+                    assert (event.is_resolved, event.stream) == (True, "target")
+                    assert event.event.event_number == int(link[:1])
+                else:
+                    assert (event.is_resolved, event.data) == (False, link)
+        again = await client.subscribe_to("links", 0, resolve, batch_size=1)
+        async with again:
+            assert await take(again, 4) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("start", [-1, 0])
+async def test_vsub_08_csub_09_no_right(start: int) -> None:
+    async with node_and_client() as (node, admin):
+        await admin.publish_event("$$s", "$metadata", {"$acl": {"$r": "$admins"}})
+        await write(admin, "s", 1)
+        async with fastpump.connect(node.host, node.port) as client:
+            calls: list[Callable[[], Any]] = [
+                lambda: client.subscribe_to("s", start),
+                lambda: client.subscribe_to_all(End if start < 0 else Beginning),
+            ]
+            for subscribe in calls:
+                with pytest.raises(AccessDenied):
+                    async with await subscribe() as subscription:
+                        await take(subscription, 1)
+            assert await client.ping() > 0
+
+
+async def test_vsub_08_csub_09_wrong_password() -> None:
+    async with fastpump.server.run() as node:
+        client = fastpump.connect(node.host, node.port, username="admin", password="wrong")
+        with pytest.raises(NotAuthenticated):
+            async with client:
+                await client.subscribe_to("s")
+
+
+@pytest.mark.parametrize("start", [-1, 0, 7])
+async def test_csub_09_hard_deleted_stream(start: int) -> None:
+    async with node_and_client() as (_, client):
+        await write(client, "s", 3)
+        await client.delete_stream("s", hard=True)
+        with pytest.raises(StreamDeleted):
+            async with await client.subscribe_to("s", start) as subscription:
+                await take(subscription, 1)
+
+
+async def test_soft_deleted_stream_that_comes_back() -> None:
+    async with node_and_client() as (_, client):
+        await write(client, "s", 3)
+        await client.delete_stream("s")
+        async with await client.subscribe_to("s", 0) as subscription:
+            await nothing_comes(subscription, client)
+            await write(client, "s", 2)
+            assert await take(subscription, 2) == [3, 4]
+
+
+@pytest.mark.parametrize("reason", [0, 1])
+async def test_vsub_10_not_handled_before_the_confirmation(reason: int) -> None:
+    async with node_and_client() as (node, client):
+        node.faults.refuse(
+            fastpump.NotHandledReason(reason), requests=[TcpCommand.SubscribeToStream], times=2
+        )
+        async with await client.subscribe_to("s") as subscription:
+            await write(client, "s", 2)
+            assert await take(subscription, 2) == [0, 1]
+            # Were the refused request still known, a reconnect would subscribe twice.
+            node.faults.disconnect()
+            await write(client, "s", 2)
+            assert await take(subscription, 2) == [2, 3]
+            await subscription.unsubscribe()
+
+
+async def test_not_handled_once_too_often() -> None:
+    async with node_and_client(max_attempts=2) as (node, client):
+        with node.faults.refuse(requests=[TcpCommand.SubscribeToStream]) as fault:
+            with pytest.raises(NotReady):
+                await client.subscribe_to("s")
+            assert fault.count == 2
+        async with await client.subscribe_to("s") as subscription:
+            await write(client, "s", 1)
+            assert await take(subscription, 1) == [0]
+
+
+# --- from history into live ---
+
+
+async def test_csub_01_missing_stream() -> None:
+    async with node_and_client() as (_, client):
+        async with await client.subscribe_to("s", 0) as subscription:
+            assert not subscription.is_live
+            await nothing_comes(subscription, client)
+            assert subscription.is_live
+            await write(client, "s", 1)
+            assert await take(subscription, 1) == [0]
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 10, 100])
+async def test_csub_02_stored_and_live(batch_size: int) -> None:
+    async with node_and_client() as (_, client):
+        await write(client, "s", 10)
+        async with await client.subscribe_to("s", 0, batch_size=batch_size) as subscription:
+            assert await take(subscription, 10) == list(range(10))
+            assert not subscription.is_live
+            reading = soon(take(subscription, 10))
+            await eventually(lambda: subscription.is_live)
+            await write(client, "s", 10)
+            assert await reading == list(range(10, 20))
+
+
+@pytest.mark.parametrize("pause", [0, 1, 3])
+async def test_csub_02_11_written_all_the_time(pause: int) -> None:
+    count = 600
+
+    async def keep_writing(client: Client) -> None:
+        for _ in range(count // 10):
+            await write(client, "s", 10)
+            for _ in range(pause):
+                await asyncio.sleep(0)
+
+    async with node_and_client() as (_, client):
+        writing = soon(keep_writing(client))
+        async with (
+            await client.subscribe_to("s", 0, batch_size=7) as stream,
+            await client.subscribe_to_all(Beginning, batch_size=7) as log,
+        ):
+            both = await asyncio.gather(take(stream, count), of_stream(log, "s", count))
+            assert both == [list(range(count))] * 2
+        await writing
+
+
+async def of_stream(log: Subscription, stream: str, count: int) -> list[int]:
+    seen: list[int] = []
+    async for event in log.events:
+        if event.stream == stream:
+            seen.append(event.event_number)
+            if len(seen) == count:
+                break
+    return seen
+
+
+@pytest.mark.parametrize(("stored", "start"), [(20, 10), (5, 4), (5, 5), (5, 0), (1, 1)])
+async def test_csub_03_pp_12_start_is_inclusive(stored: int, start: int) -> None:
+    async with node_and_client() as (_, client):
+        await write(client, "s", stored)
+        async with await client.subscribe_to("s", start) as subscription:
+            assert subscription.checkpoint == start - 1
+            assert await take(subscription, stored - start) == list(range(start, stored))[:stored]
+            await nothing_comes(subscription, client)
+            await write(client, "s", 2)
+            assert await take(subscription, 2) == [stored, stored + 1]
+
+
+async def test_start_behind_the_end() -> None:
+    async with node_and_client() as (_, client):
+        await write(client, "s", 2)
+        async with await client.subscribe_to("s", 4) as subscription:
+            await nothing_comes(subscription, client)
+            await write(client, "s", 4)
+            assert await take(subscription, 2) == [4, 5]
+
+
+async def test_csub_04_log_from_everywhere() -> None:
+    async with node_and_client() as (_, client):
+        await write(client, "s", 10)
+        everything = [event.position async for event in client.iter_all()]
+        for start in (Beginning, None):
+            async with await client.subscribe_to_all(start, batch_size=3) as log:
+                assert log.checkpoint is None
+                seen = [(await next_event(log)).position for _ in everything]
+                assert seen == everything
+                await nothing_comes(log, client)
+        for index, position in enumerate(everything):
+            assert position is not None
+            async with await client.subscribe_to_all(position, batch_size=1) as log:
+                seen = [(await next_event(log)).position for _ in everything[index + 1 :]]
+                assert seen == everything[index + 1 :]
+                await nothing_comes(log, client)
+
+
+async def test_csub_04_position_zero_is_that_of_an_event() -> None:
+    async with node_and_client() as (_, client):
+        async with await client.subscribe_to_all(Position(0, 0)) as log:
+            assert log.checkpoint == (0, 0)
+
+
+@pytest.mark.parametrize("stop_after", [1, 4, 5, 8])
+async def test_csub_05_checkpoint(stop_after: int) -> None:
+    async with node_and_client() as (_, client):
+        await write(client, "s", 6)
+        async with await client.subscribe_to("s", 0, batch_size=4) as subscription:
+            seen = await take(subscription, min(stop_after, 6))
+            if stop_after > 6:
+                await nothing_comes(subscription, client)
+                await write(client, "s", 4)
+                seen += await take(subscription, stop_after - 6)
+            assert subscription.checkpoint == stop_after - 2, "the last one's turn is not over"
+        assert subscription.checkpoint == stop_after - 2
+        async with await client.subscribe_to("s", subscription.checkpoint + 1) as resumed:
+            assert await take(resumed, 1) == [stop_after - 1]
+
+
+async def test_csub_05_checkpoint_of_the_log() -> None:
+    async with node_and_client() as (_, client):
+        await write(client, "s", 6)
+        positions = [event.position async for event in client.iter_all()]
+        async with await client.subscribe_to_all(Beginning) as log:
+            await take(log, 5)
+            assert log.checkpoint == positions[3]
+        async with await client.subscribe_to_all(log.checkpoint) as resumed:
+            assert (await next_event(resumed)).position == positions[4]
+
+
+async def test_csub_05_checkpoint_of_slices() -> None:
+    async with node_and_client() as (_, client):
+        await write(client, "s", 6)
+        async with await client.subscribe_to("s", 0, batch_size=4) as subscription:
+            slices = subscription.slices()
+            assert [event.event_number for event in await anext(slices)] == [0, 1, 2, 3]
+            assert subscription.checkpoint == -1
+            assert [event.event_number for event in await anext(slices)] == [4, 5]
+            assert subscription.checkpoint == 3
+            reading = soon(next_slice(subscription))
+            await eventually(lambda: subscription.is_live)
+            assert subscription.checkpoint == 5
+            await write(client, "s", 2)
+            assert [event.event_number for event in await reading][0] == 6
+
+
+async def next_slice(subscription: Subscription) -> Any:
+    return await anext(subscription.slices())
+
+
+async def test_csub_06_different_checkpoints() -> None:
+    async with node_and_client() as (_, client):
+        await write(client, "s", 20)
+        starts = [0, 5, 19, 20]
+        subscriptions = [await client.subscribe_to("s", start, batch_size=3) for start in starts]
+        reading = [soon(take(s, 25 - start)) for s, start in zip(subscriptions, starts)]
+        await write(client, "s", 5)
+        assert await asyncio.gather(*reading) == [list(range(start, 25)) for start in starts]
+        for subscription in subscriptions:
+            await subscription.unsubscribe()
+
+
+async def test_csub_07_unsubscribe_inside_the_loop() -> None:
+    async with node_and_client() as (_, client):
+        await write(client, "s", 10)
+        subscription = await client.subscribe_to("s", 0, batch_size=4)
+        seen = []
+        async for event in subscription.events:
+            seen.append(event.event_number)
+            if len(seen) == 6:
+                await subscription.unsubscribe()
+        assert seen == list(range(6))
+
+
+@pytest.mark.parametrize("live", [False, True])
+async def test_csub_08_consumer_raises(live: bool) -> None:
+    async with node_and_client() as (_, client):
+        await write(client, "s", 10)
+        seen: list[int] = []
+        problem = ZeroDivisionError()
+
+        async def consume() -> None:
+            async with await client.subscribe_to("s", 0, batch_size=2) as subscription:
+                async for event in subscription.events:
+                    seen.append(event.event_number)
+                    if len(seen) == 10 and live:
+                        soon_written.append(soon(write(client, "s", 5)))
+                    if len(seen) == (12 if live else 4):
+                        raise problem
+
+        soon_written: list[asyncio.Task[None]] = []
+        assert await outcome(consume()) is problem
+        assert seen == list(range(12 if live else 4))
+        await asyncio.gather(*soon_written)
+        assert await client.ping() > 0
+
+
+@pytest.mark.parametrize("turns", range(0, 40, 3))
+@pytest.mark.parametrize("start", [-1, 0])
+async def test_consumer_cancelled_anywhere(turns: int, start: int) -> None:
+    async with node_and_client() as (_, client):
+        await write(client, "s", 10)
+
+        async def consume() -> None:
+            async with await client.subscribe_to("s", start, batch_size=2) as subscription:
+                async for _ in subscription.events:
+                    pass
+
+        consuming = soon(consume())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        consuming.cancel()
+        await asyncio.wait({consuming})
+        assert consuming.cancelled()
+        async with await client.subscribe_to("s", 0) as subscription:
+            assert await take(subscription, 10) == list(range(10))
+
+
+async def test_wait_that_is_cancelled_can_be_repeated() -> None:
+    async with node_and_client() as (_, client):
+        await write(client, "s", 20)
+        async with await client.subscribe_to("s", 0, batch_size=2) as subscription:
+            seen: list[int] = []
+            written = 20
+            for turns in itertools.cycle(range(25)):
+                waiting = soon(next_event(subscription))
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                waiting.cancel()
+                await asyncio.wait({waiting})
+                if not waiting.cancelled():
+                    seen.append(waiting.result().event_number)
+                elif written < 40 and subscription.is_live:
+                    await write(client, "s", 2)
+                    written += 2
+                if len(seen) == 40:
+                    break
+            assert seen == list(range(40))
+
+
+async def test_csub_12_arguments() -> None:
+    async with node_and_client() as (_, client):
+        wrong: list[dict[str, Any]] = [
+            *({"batch_size": size} for size in (0, -1, 4097)),
+            {"buffer_events": 0},
+            {"buffer_bytes": 0},
+        ]
+        for arguments in wrong:
+            with pytest.raises(UsageError, match=next(iter(arguments))):
+                await client.subscribe_to("s", 0, **arguments)
+            with pytest.raises(UsageError, match=next(iter(arguments))):
+                await client.subscribe_to_all(**arguments)
+        for start in (-2, 2**63, None):
+            with pytest.raises(UsageError, match="start_from"):
+                await client.subscribe_to("s", start)  # type: ignore[arg-type]
+        with pytest.raises(UsageError, match="stream"):
+            await client.subscribe_to("")
+        with pytest.raises(UsageError, match="from_position"):
+            await client.subscribe_to_all("start")  # type: ignore[arg-type]
+
+
+async def test_not_connected() -> None:
+    client = fastpump.connect()
+    with pytest.raises(ClientClosed):
+        await client.subscribe_to("s")
+    with pytest.raises(ClientClosed):
+        await client.subscribe_to_all()
+
+
+@pytest.mark.parametrize("limit", [{"buffer_events": 10}, {"buffer_bytes": 5000}])
+@pytest.mark.parametrize("start", [-1, 0])
+async def test_csub_13_vsub_12_slow_consumer(limit: dict[str, int], start: int) -> None:
+    async with node_and_client() as (_, client):
+        async with (
+            await client.subscribe_to("s", start, **limit, batch_size=20) as slow,
+            await client.subscribe_to("s", start) as other,
+        ):
+            keeping_up = soon(take(other, 300))
+            first = soon(take(slow, 1))
+            await eventually(lambda: slow.is_live and other.is_live)
+            await write(client, "s", 1, 100)
+            seen = await first
+            for _ in range(25):
+                await write(client, "s", 10, 100)
+            assert not slow.is_live
+            assert waiting_in(slow) <= 40
+            seen += await take(slow, 250)
+            reading = soon(take(slow, 49))
+            await eventually(lambda: slow.is_live)
+            for _ in range(49):
+                await write(client, "s", 1, 100)
+            assert seen + await reading == list(range(300))
+            assert await keeping_up == list(range(300))
+
+
+def waiting_in(subscription: Subscription) -> int:
+    pushes = subscription._pushes
+    return 0 if pushes is None else pushes._events
+
+
+async def test_event_larger_than_the_buffer() -> None:
+    async with node_and_client() as (_, client):
+        async with await client.subscribe_to("s", buffer_bytes=1000) as subscription:
+            for _ in range(5):
+                await write(client, "s", 1, 5000)
+            assert await take(subscription, 5) == [0, 1, 2, 3, 4]
+
+
+async def test_csub_14_batch_size_one() -> None:
+    async with node_and_client() as (_, client):
+        await write(client, "s", 5000)
+        async with await client.subscribe_to("s", 0, batch_size=1) as subscription:
+            assert await take(subscription, 5000) == list(range(5000))
+            await nothing_comes(subscription, client)
+
+
+@pytest.mark.parametrize("metadata", [{"$tb": 5}, {"$maxCount": 5}])
+@pytest.mark.parametrize("batch_size", [1, 2, 100])
+async def test_csub_15_truncated_stream(metadata: dict[str, int], batch_size: int) -> None:
+    async with node_and_client() as (_, client):
+        await write(client, "s", 10)
+        await client.publish_event("$$s", "$metadata", metadata)
+        async with await client.subscribe_to("s", 0, batch_size=batch_size) as subscription:
+            assert await take(subscription, 5) == [5, 6, 7, 8, 9]
+            reading = soon(take(subscription, 1))
+            await eventually(lambda: subscription.is_live)
+            await write(client, "s", 1)
+            assert await reading == [10]
+
+
+# --- connections that are lost ---
+
+
+@pytest.mark.parametrize("after", [1, 500, 1000, 3000, 5500, 7000, 9000])
+async def test_csub_16_pp_13_cut_in_history(after: int) -> None:
+    async with node_and_client(max_attempts=1) as (node, client):
+        await write(client, "s", 30, 100)
+        node.faults.cut(after=after, times=3)
+        async with await client.subscribe_to("s", 0, batch_size=4) as subscription:
+            assert await take(subscription, 30) == list(range(30))
+            await nothing_comes(subscription, client)
+
+
+@pytest.mark.parametrize("instead_of", ["SubscriptionConfirmation", "StreamEventAppeared"])
+async def test_csub_16_pp_13_cut_between_history_and_live(instead_of: str) -> None:
+    async with node_and_client() as (node, client):
+        await write(client, "s", 10)
+        node.faults.cut_instead_of([TcpCommand[instead_of]], times=3)
+        async with await client.subscribe_to("s", 0, batch_size=4) as subscription:
+            reading = soon(take(subscription, 30))
+            for _ in range(20):
+                await eventually(lambda: subscription.is_live)
+                await write(client, "s", 1)
+            assert await reading == list(range(30))
+
+
+async def test_csub_16_pp_13_cut_at_many_bytes_of_the_pushes() -> None:
+    async with node_and_client() as (node, client):
+        async with fastpump.connect(node.host, node.port, **ADMIN, heartbeat_interval=60) as writer:
+            async with (
+                await client.subscribe_to("s") as stream,
+                await client.subscribe_to_all() as log,
+            ):
+                seen = soon(take(stream, 360)), soon(of_stream(log, "s", 360))
+                for after in range(1, 1200, 20):
+                    await eventually(lambda: stream.is_live and log.is_live)
+                    with node.faults.cut(after=after, times=1):
+                        await outcome(write(writer, "s", 6))
+                node.faults.clear()
+                assert await asyncio.gather(*seen) == [list(range(360))] * 2
+
+
+async def test_pushes_sent_twice() -> None:
+    async with node_and_client() as (node, client):
+        node.faults.repeat(
+            replies=[TcpCommand.StreamEventAppeared, TcpCommand.SubscriptionConfirmation]
+        )
+        async with (
+            await client.subscribe_to("s") as stream,
+            await client.subscribe_to_all() as log,
+        ):
+            for _ in range(5):
+                await write(client, "s", 4)
+            assert await take(stream, 20) == list(range(20))
+            assert await take(log, 20) == list(range(20))
+            await nothing_comes(stream, client)
+
+
+async def test_written_while_the_connection_is_gone() -> None:
+    async with node_and_client() as (node, client):
+        async with fastpump.connect(node.host, node.port, **ADMIN) as writer:
+            async with await client.subscribe_to("s") as subscription:
+                for _ in range(5):
+                    node.faults.disconnect()
+                    await write(writer, "s", 3)
+                assert await take(subscription, 15) == list(range(15))
+
+
+async def test_vsub_11_node_that_comes_back(tmp_path: Any) -> None:
+    path = tmp_path / "events.db"
+    async with fastpump.server.run(path=path) as node:
+        client = fastpump.connect(
+            node.host, node.port, max_reconnects=-1, reconnect_delay=0.01, operation_timeout=0.3
+        )
+        await client.connect()
+        subscription = await client.subscribe_to("s", 0)
+        reading = soon(take(subscription, 4))
+        await eventually(lambda: subscription.is_live)
+        await write(client, "s", 2)
+        # As if it were killed: a node that shuts down takes its leave, see the next test.
+        node.faults.drop(replies=[TcpCommand.SubscriptionDropped])
+        await eventually(lambda: subscription.checkpoint == 1)
+    await asyncio.sleep(0.7)  # longer than one operation may take
+    async with fastpump.server.run(port=node.port, path=path):
+        async with fastpump.connect(node.host, node.port) as other:
+            await write(other, "s", 2)
+        assert await reading == [0, 1, 2, 3]
+        await subscription.unsubscribe()
+        await client.close()
+
+
+async def test_pp_15_node_that_shuts_down_ends_the_loop() -> None:
+    async with fastpump.server.run() as node:
+        client = fastpump.connect(node.host, node.port, reconnect_delay=0.01)
+        await client.connect()
+        subscription = await client.subscribe_to("s", 0)
+        reading = soon(take(subscription, 4))
+        await eventually(lambda: subscription.is_live)
+        await write(client, "s", 2)
+    assert await reading == [0, 1]
+    assert subscription.checkpoint == 1
+    await subscription.unsubscribe()
+    await client.close()
+
+
+async def test_node_that_does_not_come_back() -> None:
+    async with fastpump.server.run() as node:
+        client = fastpump.connect(node.host, node.port, max_reconnects=2, reconnect_delay=0.01)
+        await client.connect()
+        subscription = await client.subscribe_to("s")
+        reading = soon(take(subscription, 1))
+        node.faults.drop(replies=[TcpCommand.SubscriptionDropped])
+    assert isinstance(await outcome(reading), ConnectFailed)
+    assert [event async for event in subscription.events] == []
+    await client.close()
+
+
+# --- beside other work ---
+
+
+async def test_other_operations_inside_the_loop() -> None:
+    # With photon-pump an operation awaited here waited for ever behind a full queue. A subscription
+    # must not take the one place for operations either.
+    async with node_and_client(max_in_flight=1) as (_, client):
+        await write(client, "s", 10)
+        async with await client.subscribe_to("s", 0, batch_size=2) as subscription:
+            async for event in subscription.events:
+                await client.publish_event("copy", "t")
+                assert await client.ping() > 0
+                if event.event_number < 10:
+                    await client.publish_event("s", "t")
+                if event.event_number == 19:
+                    break
+        assert len(await client.get("copy")) == 20
+
+
+@pytest.mark.parametrize("start", [-1, 0])
+async def test_client_closed_while_subscribed(start: int) -> None:
+    async with node_and_client() as (_, client):
+        async with await client.subscribe_to("s", start) as subscription:
+            reading = soon(take(subscription, 1))
+            await eventually(lambda: subscription.is_live)
+            await client.close()
+            assert isinstance(await outcome(reading), ClientClosed)
+            assert not subscription.is_live
+            assert [event async for event in subscription.events] == []
+
+
+async def test_client_closed_before_the_loop() -> None:
+    async with node_and_client() as (_, client):
+        subscription = await client.subscribe_to("s", 0)
+        await client.close()
+        with pytest.raises(ClientClosed):
+            await take(subscription, 1)
+
+
+@pytest.mark.parametrize("kind", ["events", "slices"])
+async def test_two_loops_at_a_time(kind: str) -> None:
+    async with node_and_client() as (_, client):
+        async with await client.subscribe_to("s") as subscription:
+            first = soon(next_event(subscription))
+            await asyncio.sleep(0)
+            second = next_event if kind == "events" else next_slice
+            with pytest.raises(UsageError, match="subscribe once more"):
+                await second(subscription)
+            await write(client, "s", 1)
+            assert (await first).event_number == 0
+
+
+async def test_loop_left_and_entered_again() -> None:
+    async with node_and_client() as (_, client):
+        await write(client, "s", 10)
+        async with await client.subscribe_to("s", 0, batch_size=4) as subscription:
+            counts = (3, 1, 2, 4)
+            assert [await take(subscription, count) for count in counts] == [
+                [0, 1, 2],
+                [3],
+                [4, 5],
+                [6, 7, 8, 9],
+            ]
+
+
+async def test_describes_itself() -> None:
+    async with node_and_client() as (_, client):
+        async with await client.subscribe_to("s", 3) as subscription:
+            assert repr(subscription) == "<Subscription to s, catching up, at 2>"
+        assert repr(subscription) == "<Subscription to s, over, at 2>"
+        async with await client.subscribe_to_all() as log:
+            assert repr(log).startswith("<Subscription to $all, live, at Position(")
