@@ -11,8 +11,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import ssl
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
@@ -68,13 +69,14 @@ class ConnectionSettings:
     max_attempts: int = 11
     max_in_flight: int = 5000
     max_frame_size: int = MAX_FRAME_SIZE
+    ssl_context: ssl.SSLContext | None = None
+    target_host: str | None = None
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            accepts, wanted = _RULES[field.name]
+        for name, (accepts, wanted) in _RULES.items():
+            value = getattr(self, name)
             if not isinstance(value, (int, float)) or not accepts(value):
-                raise UsageError(field.name, f"must be {wanted}, not {value!r:.80}")
+                raise UsageError(name, f"must be {wanted}, not {value!r:.80}")
 
 
 Rule = tuple[Callable[[Any], bool], str]
@@ -216,7 +218,13 @@ class Connector:
         loop = asyncio.get_running_loop()
         timeout = self._settings.connect_timeout
         connecting = loop.create_task(
-            loop.create_connection(lambda: protocol, self._host, self._port)
+            loop.create_connection(
+                lambda: protocol,
+                self._host,
+                self._port,
+                ssl=self._settings.ssl_context,
+                server_hostname=self._settings.target_host,
+            )
         )
         try:
             # Not wait_for: before Python 3.12 that loses a cancellation that comes just as the

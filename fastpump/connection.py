@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import ssl
 import time
 import warnings
 from types import TracebackType
@@ -101,6 +103,25 @@ class Client(Following, Administering, Transacting):
         return time.perf_counter() - begin
 
 
+def context_for(
+    tls: bool | ssl.SSLContext, ca_file: str | os.PathLike[str] | None, target_host: str | None
+) -> ssl.SSLContext | None:
+    """The context that these arguments of `connect` ask for; None to speak plainly."""
+    if isinstance(tls, ssl.SSLContext):
+        if ca_file is not None:
+            raise UsageError("ca_file", "belongs into the context that is given as tls")
+        return tls
+    if not tls:
+        for name, value in (("ca_file", ca_file), ("target_host", target_host)):
+            if value is not None:
+                raise UsageError(name, "needs tls=True")
+        return None
+    try:
+        return ssl.create_default_context(cafile=ca_file)
+    except OSError as error:
+        raise UsageError("ca_file", f"{ca_file} cannot be used: {error}") from error
+
+
 def connect(
     host: str = "localhost",
     port: int = 1113,
@@ -122,6 +143,9 @@ def connect(
     max_attempts: int = ConnectionSettings.max_attempts,
     max_in_flight: int = ConnectionSettings.max_in_flight,
     max_frame_size: int = ConnectionSettings.max_frame_size,
+    tls: bool | ssl.SSLContext = False,
+    ca_file: str | os.PathLike[str] | None = None,
+    target_host: str | None = None,
 ) -> Client:
     """Make a client. Nothing is sent before it is entered, or its `connect()` is awaited.
 
@@ -141,6 +165,9 @@ def connect(
         max_attempts: how often one operation is sent in all, over reconnects.
         max_in_flight: operations under way from which on callers wait for a place.
         max_frame_size: longest message accepted, in bytes; 64 MiB is the protocol's own limit.
+        tls: speak TLS, and verify the node's certificate; or a context of your own that says how.
+        ca_file: certificates (PEM) to verify it with instead of the system's; needs `tls=True`.
+        target_host: the name the certificate must be for, if not `host`; needs `tls`.
 
     Raises:
         UsageError: an argument is not acceptable; it names which.
@@ -175,5 +202,7 @@ def connect(
         max_attempts=max_attempts,
         max_in_flight=max_in_flight,
         max_frame_size=max_frame_size,
+        ssl_context=context_for(tls, ca_file, target_host),
+        target_host=target_host,
     )
     return Client(host, port, credential, name or f"fastpump-{uuid4()}", settings)

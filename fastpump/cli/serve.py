@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -27,24 +28,52 @@ from fastpump.cli._options import DEFAULT_HOST, DEFAULT_PORT
     metavar="FILE",
     help="Keep the events in this SQLite file, which is made if need be. Default: in memory.",
 )
-def serve(host: str, port: int, path: Path | None) -> None:
+@click.option(
+    "--http-port",
+    type=click.IntRange(0, 65535),
+    help="Also answer HTTP (gossip, ping, info, stats) on this port; 0 takes a free one.",
+)
+@click.option(
+    "--certificate",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="PEM",
+    help="Speak TLS with this certificate; --private-key goes with it.",
+)
+@click.option(
+    "--private-key",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="PEM",
+    help="The certificate's key.",
+)
+@click.option(
+    "--development-tls",
+    is_flag=True,
+    help="Speak TLS with a certificate made for the occasion.",
+)
+def serve(path: Path | None, development_tls: bool, **options: Any) -> None:
     """Run the embedded node until Ctrl-C.
 
-    Prints HOST:PORT as soon as it accepts connections. It is for development and tests: one node,
-    no TLS, the users that a fresh Event Store has (admin / changeit).
+    Prints HOST:PORT as soon as it accepts connections; with --http-port, then "http" and that
+    address; with --development-tls, then "ca" and the file that clients verify it with. It is for
+    development and tests, with the users that a fresh Event Store has (admin / changeit).
 
     \b
     Example: fastpump serve --port 0 --path events.db
     """
+    tls = "development" if development_tls else None
+    node = fastpump.server.run(path=path, tls=tls, **options)
     try:
-        fastpump.run(_serve(host, port, path))
+        fastpump.run(_serve(node))
     except (OSError, fastpump.exceptions.FastpumpError) as error:
         raise click.ClickException(str(error)) from error
 
 
-async def _serve(host: str, port: int, path: Path | None) -> None:
+async def _serve(node: fastpump.server.Node) -> None:
     with Interrupt() as interrupt:
-        file = None if path is None else str(path)
-        async with fastpump.server.run(host=host, port=port, path=file) as node:
+        async with node:
             click.echo(f"{node.host}:{node.port}")
+            if node.http_port is not None:
+                click.echo(f"http {node.host}:{node.http_port}")
+            if node.ca_file is not None:
+                click.echo(f"ca {node.ca_file}")
             await interrupt.wait()
