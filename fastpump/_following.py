@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-
 from fastpump._arguments import check_count, check_name, check_number, first_position
+from fastpump._read_ahead import ReadAhead
 from fastpump._reading import Forward, Reading
 from fastpump.messages import (
     AllStreamSlice,
@@ -57,8 +56,8 @@ class Following(Reading):
         check_count("batch_size", batch_size)
         _check_buffer(buffer_events, buffer_bytes)
 
-        def read(number: int) -> AsyncGenerator[StreamSlice, None]:
-            return self.iter_slices(stream, Forward, number, batch_size, resolve_link_tos)
+        def read(number: int) -> ReadAhead[StreamSlice]:
+            return self._read_ahead(stream, Forward, number, batch_size, resolve_link_tos)
 
         log = StreamLog(dispatcher, self._timeout, resolve_link_tos, stream, read)
         subscription = Subscription(log, start_from - 1, buffer_events, buffer_bytes)
@@ -90,8 +89,8 @@ class Following(Reading):
         check_count("batch_size", batch_size)
         _check_buffer(buffer_events, buffer_bytes)
 
-        def read(position: Position | None) -> AsyncGenerator[AllStreamSlice, None]:
-            return self.iter_all_slices(Forward, position, batch_size, resolve_link_tos)
+        def read(position: Position | None) -> ReadAhead[AllStreamSlice]:
+            return self._read_all_ahead(Forward, position, batch_size, resolve_link_tos)
 
         log = AllLog(dispatcher, self._timeout, resolve_link_tos, read)
         # Beginning is before the event at Position(0, 0), that position behind it.

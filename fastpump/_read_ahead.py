@@ -109,6 +109,11 @@ class ReadAhead(Generic[PageT]):
             # Nobody wants more: those under way may come, and are let go.
             self._drop_slots()
 
+    def stop(self) -> None:
+        """End the pages, also for who waits for one; what is under way is let go."""
+        self._drop_slots()
+        self._wake()
+
     def _take(self) -> PageT | None:
         """The next page, if it is there."""
         slot = self._slots[0]

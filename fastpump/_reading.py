@@ -191,6 +191,26 @@ class Reading(Requesting):
         Arguments and errors are those of `get`; `batch_size` is the most events in one page, 1 to
         4096. `correlation_id` is that of the first page's request. Leaving the loop early ends it.
         """
+        return self._read_ahead(
+            stream,
+            direction,
+            from_event,
+            batch_size,
+            resolve_links,
+            require_master,
+            correlation_id,
+        ).pages()
+
+    def _read_ahead(
+        self,
+        stream: str,
+        direction: StreamDirection,
+        from_event: int | None,
+        batch_size: int,
+        resolve_links: bool,
+        require_master: bool = False,
+        correlation_id: UUID | None = None,
+    ) -> ReadAhead[StreamSlice]:
         dispatcher = self._dispatcher or self._not_connected()
         start = first_event_number(direction, from_event)
         check_count("batch_size", batch_size)
@@ -208,8 +228,7 @@ class Reading(Requesting):
             )
             dispatcher.start(kind(wire_id, frame, slot, self._timeout, stream, number))
 
-        reader: ReadAhead[StreamSlice] = ReadAhead(course, ask, lambda: dispatcher.is_full)
-        return reader.pages()
+        return ReadAhead(course, ask, lambda: dispatcher.is_full)
 
     async def iter_all(
         self,
@@ -246,6 +265,19 @@ class Reading(Requesting):
         Arguments and errors are those of `get_all`; `batch_size` is the most events in one page.
         The next page is asked for when one arrives, while the consumer works.
         """
+        return self._read_all_ahead(
+            direction, from_position, batch_size, resolve_links, require_master, correlation_id
+        ).pages()
+
+    def _read_all_ahead(
+        self,
+        direction: StreamDirection,
+        from_position: Position | PositionSentinel | None,
+        batch_size: int,
+        resolve_links: bool,
+        require_master: bool = False,
+        correlation_id: UUID | None = None,
+    ) -> ReadAhead[AllStreamSlice]:
         dispatcher = self._dispatcher or self._not_connected()
         start = first_position(direction, from_position)
         check_count("batch_size", batch_size)
@@ -264,5 +296,4 @@ class Reading(Requesting):
             dispatcher.start(kind(wire_id, frame, slot, self._timeout, "$all"))
 
         course = AllPages(start, forward)
-        reader: ReadAhead[AllStreamSlice] = ReadAhead(course, ask, lambda: dispatcher.is_full)
-        return reader.pages()
+        return ReadAhead(course, ask, lambda: dispatcher.is_full)

@@ -26,6 +26,7 @@ from typing import Any, Generic, Protocol, TypeVar, cast
 
 from fastpump._dispatcher import Dispatcher
 from fastpump._events import AllStreamSlice, Event, Events, StreamSlice
+from fastpump._read_ahead import ReadAhead
 from fastpump._subscribing import Confirmation, SubscribeToStream, encode_unsubscribe
 from fastpump.exceptions import (
     ConnectionLost,
@@ -63,7 +64,7 @@ class Log(Protocol):
     def place_of(self, event: Event) -> Any:
         """Where the event lies."""
 
-    def history_behind(self, place: Any) -> AsyncGenerator[Events, None]:
+    def history_behind(self, place: Any) -> ReadAhead[Any]:
         """The pages from `place` on to the end; events at or before it may be among them."""
 
     def end_of(self, confirmation: Confirmation) -> Any:
@@ -238,6 +239,7 @@ class Subscription:
         self._max_events = max_events
         self._max_bytes = max_bytes
         self._last = checkpoint
+        self._pages: ReadAhead[Any] | None = None
         self._pushes: PushBuffer | None = None
         self._is_caught_up = False
         self._over = False
@@ -282,8 +284,7 @@ class Subscription:
     async def unsubscribe(self) -> None:
         """End it. The loop over its events ends too, and what is waiting is not given out.
 
-        Does nothing the second time. Where the loop waits for a page of history, it ends when that
-        has come.
+        Does nothing the second time.
         """
         self._end()
         if self._loop is not None:
@@ -380,10 +381,9 @@ class Subscription:
 
     async def _history(self) -> AsyncGenerator[Batch, None]:
         try:
-            async with aclosing(self._log.history_behind(self._last)) as pages:
+            self._pages = self._log.history_behind(self._last)
+            async with aclosing(self._pages.pages()) as pages:
                 async for page in pages:
-                    if self._over:
-                        return
                     # A page is in order; only its first events can be old ones.
                     news = page if self._is_new(page[0]) else self._news(page)
                     if news:
@@ -441,6 +441,8 @@ class Subscription:
 
     def _end(self) -> None:
         self._over = True
+        if self._pages is not None:
+            self._pages.stop()
         if self._pushes is not None:
             self._pushes.close()
 
@@ -483,7 +485,7 @@ class StreamLog(_Wire):
         timeout: float,
         resolve_links: bool,
         stream: str,
-        read: Callable[[int], AsyncGenerator[StreamSlice, None]],
+        read: Callable[[int], ReadAhead[StreamSlice]],
     ) -> None:
         super().__init__(dispatcher, timeout, resolve_links)
         self.name = stream
@@ -492,7 +494,7 @@ class StreamLog(_Wire):
     def place_of(self, event: Event) -> int:
         return event.event_number
 
-    def history_behind(self, place: int | None) -> AsyncGenerator[StreamSlice, None]:
+    def history_behind(self, place: int | None) -> ReadAhead[StreamSlice]:
         # Behind the end of a deleted stream there is no number; its last one will tell as much.
         return self._read(0 if place is None else min(place + 1, LAST_NUMBER))
 
@@ -515,7 +517,7 @@ class AllLog(_Wire):
         dispatcher: Dispatcher,
         timeout: float,
         resolve_links: bool,
-        read: Callable[[Position | None], AsyncGenerator[AllStreamSlice, None]],
+        read: Callable[[Position | None], ReadAhead[AllStreamSlice]],
     ) -> None:
         super().__init__(dispatcher, timeout, resolve_links)
         self._read = read
@@ -525,7 +527,7 @@ class AllLog(_Wire):
         assert position is not None
         return position
 
-    def history_behind(self, place: Position | None) -> AsyncGenerator[AllStreamSlice, None]:
+    def history_behind(self, place: Position | None) -> ReadAhead[AllStreamSlice]:
         return self._read(place)
 
     def end_of(self, confirmation: Confirmation) -> Position:

@@ -44,7 +44,11 @@ COMMANDS = {
     "ReadAllEventsForwardCompleted": 0xB7,
     "ReadAllEventsBackward": 0xB8,
     "ReadAllEventsBackwardCompleted": 0xB9,
+    "SubscribeToStream": 0xC0,
     "SubscriptionConfirmation": 0xC1,
+    "StreamEventAppeared": 0xC2,
+    "UnsubscribeFromStream": 0xC3,
+    "SubscriptionDropped": 0xC4,
     "BadRequest": 0xF0,
     "NotHandled": 0xF1,
     "Authenticate": 0xF2,
@@ -63,6 +67,8 @@ REPLIES = {
     "ReadStreamEventsBackward": "ReadStreamEventsBackwardCompleted",
     "ReadAllEventsForward": "ReadAllEventsForwardCompleted",
     "ReadAllEventsBackward": "ReadAllEventsBackwardCompleted",
+    "SubscribeToStream": "SubscriptionConfirmation",
+    "UnsubscribeFromStream": "SubscriptionDropped",
 }
 
 
