@@ -94,7 +94,10 @@ class ConnectionProtocol(asyncio.BufferedProtocol):
     def connection_lost(self, error: Exception | None) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._transport = None
+        if self._transport is not None:
+            # Nothing is left to close, but TLS transports of Python 3.10 want it said.
+            self._transport.close()
+            self._transport = None
         self._outbox.clear()
         reason = self._reason or error
         lost = ConnectionLost(f"The connection was lost: {reason or 'closed by the server'}")

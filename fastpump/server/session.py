@@ -200,7 +200,10 @@ class Session(asyncio.BufferedProtocol):
         self._services.sessions.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._transport = None
+        if self._transport is not None:
+            # Nothing is left to close, but TLS transports of Python 3.10 want it said.
+            self._transport.close()
+            self._transport = None
         self._heartbeat.stop()
         self.stop()
         self._replies.clear()
