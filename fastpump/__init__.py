@@ -5,8 +5,10 @@ General layout, from the top down; a module imports only from those below it:
     cli/, __main__     the command line
     server/            the embedded development node (knows nothing of the client)
     connection         connect() and Client
-    _writing, _reading, _following    the operations of a client: arguments in, operations out
-    subscriptions      events as they come, from history into live, over any number of reconnects
+    _writing, _reading, _following, _administering, _transacting
+                       the operations of a client: arguments in, operations out
+    subscriptions, transactions
+                       events as they come, from history into live; events that appear together
     _connector         which connection is current: connect, identify, reconnect
     _protocol          the asyncio side of one connection: receive, heartbeats, write flow
     _read_ahead        pages asked for before they are needed
