@@ -18,8 +18,8 @@ General layout, from the socket to the disk:
               the requests that don't, by those of `_visibility`, `_links` and `_filters`
     _access, _metadata
               what events say about who may do what and what is visible
-    store     the log and its indexes in SQLite (`_database`, `_idindex`, `_streams`,
-              `_transaction_table`)
+    store     the log and its indexes in SQLite (`_database`, `_idindex`, `_nameindex`,
+              `_streams`, `_transaction_table`)
     _messages, _records, _ids
               bytes: requests and replies, stored events, the table of event ids
 """

@@ -5,6 +5,8 @@
     runs     where a stream's events lie: triples (number, position, count) of 64-bit integers
     ids      runs of the event id index, `slot` = run * 256 + blob (see `_ids.pyx`)
     filters  the Bloom filters of these
+    name_filters
+             those of the names in `streams`
     state    how much of the log the other tables cover
     transactions, transaction_writes
              explicit transactions and what they will write (see `_transaction_table.py`)
@@ -26,6 +28,7 @@ from fastpump.server.errors import (
     DatabaseInUse,
     DatabaseTooNew,
     NotOurDatabase,
+    StoreDamaged,
     StoreError,
     StoreFailed,
 )
@@ -38,6 +41,18 @@ APPLICATION_ID = 0x46504442
 
 FORMAT_VERSION = 1
 
+TABLES = {
+    "log",
+    "streams",
+    "runs",
+    "ids",
+    "filters",
+    "name_filters",
+    "transactions",
+    "transaction_writes",
+    "state",
+}
+
 SCHEMA = """
 CREATE TABLE log (position INTEGER PRIMARY KEY, records BLOB NOT NULL);
 CREATE TABLE streams (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
@@ -47,6 +62,7 @@ CREATE TABLE runs (
 ) WITHOUT ROWID;
 CREATE TABLE ids (slot INTEGER PRIMARY KEY, entries BLOB NOT NULL);
 CREATE TABLE filters (partition INTEGER PRIMARY KEY, bits BLOB NOT NULL);
+CREATE TABLE name_filters (partition INTEGER PRIMARY KEY, bits BLOB NOT NULL);
 CREATE TABLE transactions (
     id INTEGER PRIMARY KEY, stream TEXT NOT NULL, expected INTEGER NOT NULL,
     closed INTEGER NOT NULL, first INTEGER, events INTEGER NOT NULL
@@ -146,10 +162,10 @@ def _recognise(path: Path, connection: sqlite3.Connection) -> None:
     try:
         (application_id,) = connection.execute("PRAGMA application_id").fetchone()
         (version,) = connection.execute("PRAGMA user_version").fetchone()
-        (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
     except sqlite3.DatabaseError as error:
         raise NotOurDatabase(f"{path} is not a database of fastpump ({error})") from error
-    if application_id == 0 and tables == 0:
+    if application_id == 0 and not tables:
         # Killed while creating it: nothing was ever stored.
         with sqlite_errors(path):
             _create(connection)
@@ -159,6 +175,12 @@ def _recognise(path: Path, connection: sqlite3.Connection) -> None:
     if version > FORMAT_VERSION:
         raise DatabaseTooNew(
             f"{path} has format {version}; this fastpump knows formats up to {FORMAT_VERSION}"
+        )
+    missing = TABLES.difference(tables)
+    if missing:
+        raise StoreDamaged(
+            f"{path} has no table {', '.join(sorted(missing))}, which belongs to format {version};"
+            " was it made by a fastpump before its first release?"
         )
 
 

@@ -17,6 +17,7 @@ from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.unicode cimport PyUnicode_AsUTF8AndSize
 
 CHUNKS = 256
 """Blobs a run consists of."""
@@ -172,6 +173,18 @@ def find_in_chunk(bytes chunk not None, bytes event_id not None):
     return None
 
 
+def name_key(str name not None):
+    """What stands for a name in a `BloomFilter`: its FNV-1a hash, and that mixed."""
+    cdef Py_ssize_t size, index
+    cdef const char* text = PyUnicode_AsUTF8AndSize(name, &size)
+    cdef uint64_t[2] words
+    words[0] = 0xCBF29CE484222325ULL
+    for index in range(size):
+        words[0] = (words[0] ^ <unsigned char>text[index]) * 0x100000001B3ULL
+    words[1] = mix(words[0])
+    return PyBytes_FromStringAndSize(<char*>words, sizeof(words))
+
+
 cdef class BloomFilter:
     """A set of ids that answers "maybe" or "certainly not".
 
@@ -208,6 +221,12 @@ cdef class BloomFilter:
                 return False
             position += step
         return True
+
+    def add(self, bytes event_id not None):
+        """Add one id."""
+        cdef uint64_t low, high
+        read_id(event_id, &low, &high)
+        self.add_words(low, high)
 
     def add_table(self, IdTable table not None):
         """Add every id of the table."""

@@ -148,8 +148,8 @@ class MetadataReader:
 
     def last_event(self, name: str) -> Entry | None:
         """The last committed event of a stream, visible or not."""
-        stream = self._store.stream(name)
-        if stream.committed < 0:
+        stream = self._store.known_stream(name)
+        if stream is None or stream.committed < 0:
             return None
         return self._store.entry(stream, stream.committed)
 

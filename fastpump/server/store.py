@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from fastpump.server._database import Database, sqlite_errors
 from fastpump.server._idindex import IdIndex
+from fastpump.server._nameindex import NameIndex
 from fastpump.server._records import Entry, LogWriter, entries_of, learn_ids, runs_of, span_of
 from fastpump.server._streams import Stream
 from fastpump.server._transaction_table import TransactionTable
@@ -120,6 +121,7 @@ class Store:
         state = dict(reader.execute("SELECT name, value FROM state"))
         self._indexed: int = state.get("indexed", 0)
         self._ids = IdIndex(self._database, state.get("id_runs", 0))
+        self._names = NameIndex(self._database)
         (newest_id,) = reader.execute("SELECT coalesce(max(id), 0) FROM streams").fetchone()
         self._next_id: int = newest_id + 1
         self._streams: dict[str, Stream] = {}
@@ -164,23 +166,37 @@ class Store:
         stream = self._streams.get(name)
         return self._load_stream(name) if stream is None else stream
 
+    def known_stream(self, name: str) -> Stream | None:
+        """The same, or None if it has no events; cheaper than `stream` for one that has none."""
+        stream = self._streams.get(name)
+        if stream is None and self._names.may_have(name):
+            return self._load_stream(name)
+        return stream
+
     def _load_stream(self, name: str) -> Stream:
-        if len(self._streams) >= CACHED_STREAMS:
+        # The unsaved ones have to stay, so they do not count.
+        if len(self._streams) - len(self._unsaved) >= CACHED_STREAMS:
             self._streams = dict(self._unsaved)
         stream = self._streams[name] = Stream(name)
+        if self._names.may_have(name):
+            self._read_newest(stream)
+        return stream
+
+    def _read_newest(self, stream: Stream) -> None:
+        """What the index tables say of the stream's end."""
         newest = array("q")
         # Two rows, because the last one may hold nothing but a tombstone.
-        for stream.id, places in self._database.reader.execute(
+        for stream_id, places in self._database.reader.execute(
             "SELECT id, places FROM streams JOIN runs ON stream = id WHERE name = ?"
             " ORDER BY number DESC LIMIT 2",
-            (name,),
+            (stream.name,),
         ):
+            stream.id = stream_id
             newest = array("q", places) + newest
         if newest:
             stream.learn(newest)
             stream.committed = stream.last
             del stream.recent[:]
-        return stream
 
     def adopt(self, stream: Stream) -> int:
         """The number of a stream that is about to get events; a new one if it has none."""
@@ -237,7 +253,7 @@ class Store:
         writer = self._database.writer
         try:
             writer.execute("BEGIN IMMEDIATE")
-            writer.executemany("INSERT INTO streams VALUES (?, ?)", self._unnamed)
+            self._names.write(self._unnamed)
             writer.executemany("INSERT INTO runs VALUES (?, ?, ?)", self._place_rows())
             self._ids.write_run()
             writer.executemany(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
@@ -27,3 +28,28 @@ def client(node: NodeThread) -> Iterator[RawClient]:
 @pytest.fixture
 def stream() -> str:
     return f"s-{uuid.uuid4().hex}"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """How the recorded scenarios went, by area; a test tells of them in its properties."""
+    passed, failed, deviations = (
+        Counter(areas_of(terminalreporter, outcome, kind))
+        for outcome, kind in (
+            ("passed", "replayed"),
+            ("failed", "replayed"),
+            ("passed", "deviates"),
+        )
+    )
+    areas = sorted({*passed, *failed, *deviations})
+    if areas:
+        terminalreporter.section("replayed recordings, by area")
+        terminalreporter.write_line(f"{'':14}{'passed':>8}{'failed':>8}{'known deviations':>18}")
+    for area in areas:
+        numbers = f"{passed[area]:8}{failed[area]:8}{deviations[area]:18}"
+        terminalreporter.write_line(f"{area:14}{numbers}")
+
+
+def areas_of(reporter: pytest.TerminalReporter, outcome: str, kind: str) -> Iterator[str]:
+    """The area of every scenario in tests that ended so."""
+    for report in reporter.getreports(outcome):
+        yield from (area for name, area in report.user_properties if name == kind)

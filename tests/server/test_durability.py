@@ -20,9 +20,12 @@ import fastpump
 from fastpump import server
 from fastpump._commands import Command
 from fastpump.server import store as store_module
+from fastpump.server._database import TABLES
 from fastpump.server.errors import StoreFailed
 
-KILLS = 6
+FILES = 10
+KILLS = 5
+"""Per file: reading all of a larger one after every kill would take longer than the kills."""
 
 
 @pytest.fixture
@@ -109,16 +112,18 @@ def stored_events(address: tuple[str, int]) -> dict[bytes, bytes]:
     return found
 
 
-def test_kill_at_random_moments(path: Path) -> None:
-    random_ = random.Random(1)
+@pytest.mark.parametrize("seed", range(FILES))
+def test_kill_at_random_moments(path: Path, seed: int) -> None:
+    random_ = random.Random(seed)
     written: dict[bytes, bytes] = {}
     acknowledged: set[bytes] = set()
     node = NodeProcess(path)
     for kill in range(KILLS):
-        publishers = [Publisher(node.address, 10 * kill + n, written) for n in range(2)]
+        seeds = (100 * seed + 10 * kill + n for n in range(2))
+        publishers = [Publisher(node.address, number, written) for number in seeds]
         for publisher in publishers:
             publisher.start()
-        publishers[0].join(random_.uniform(0.02, 0.3))
+        publishers[0].join(random_.uniform(0, 0.1))
         node.kill()
         for publisher in publishers:
             publisher.join()
@@ -224,6 +229,18 @@ def test_a_file_of_a_later_version_is_refused(path: Path) -> None:
     error = refusal(path)
     assert isinstance(error, server.DatabaseTooNew)
     assert "99" in str(error)
+
+
+@pytest.mark.parametrize("table", sorted(TABLES))
+def test_a_file_that_lacks_a_table_is_refused(path: Path, table: str) -> None:
+    with NodeThread(path):
+        pass
+    connection = sqlite3.connect(path)
+    connection.execute(f"DROP TABLE {table}")
+    connection.close()
+    error = refusal(path)
+    assert isinstance(error, server.StoreDamaged)
+    assert f"no table {table}," in str(error)
 
 
 def test_a_file_in_use_is_refused(path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import goldenlib
 import pytest
@@ -61,6 +62,10 @@ SCENARIOS = [
 ]
 
 
+Record = Callable[[str, object], None]
+"""The fixture `record_property`; `conftest` makes a report of what it is told."""
+
+
 def replay_all(node: NodeThread, scenarios: list[goldenlib.Scenario], quiet: float | None) -> None:
     """Replay scenarios together and report all differences at once."""
 
@@ -78,18 +83,26 @@ def is_slow(scenario: goldenlib.Scenario) -> bool:
 
 
 @pytest.mark.parametrize("scenario", [s for s in SCENARIOS if not is_slow(s)], ids=str)
-def test_scenario(node: NodeThread, scenario: goldenlib.Scenario) -> None:
+def test_scenario(node: NodeThread, scenario: goldenlib.Scenario, record_property: Record) -> None:
+    record_property("replayed", scenario.area)
     replay_all(node, [scenario], QUIET)
 
 
-def test_slow_scenarios() -> None:
-    """Heartbeats and ages, with the times of the recording; side by side, as they only wait."""
+def test_slow_scenarios(record_property: Record) -> None:
+    """Heartbeats and ages, with the times of the recording; side by side, as they only wait.
+
+    In the report all of them fail if one does.
+    """
+    slow = [scenario for scenario in SCENARIOS if is_slow(scenario)]
+    for scenario in slow:
+        record_property("replayed", scenario.area)
     with NodeThread() as node:
-        replay_all(node, [s for s in SCENARIOS if is_slow(s)], None)
+        replay_all(node, slow, None)
 
 
 @pytest.mark.parametrize("scenario_id", DEVIATIONS)
-def test_known_deviations_are_still_deviations(scenario_id: str) -> None:
+def test_known_deviations_are_still_deviations(scenario_id: str, record_property: Record) -> None:
     scenario = next(s for s in goldenlib.scenarios() if s.id == scenario_id)
+    record_property("deviates", scenario.area)
     with NodeThread() as node, pytest.raises(AssertionError):
         replay_all(node, [scenario], QUIET)
