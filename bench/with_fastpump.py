@@ -72,8 +72,8 @@ async def pushed(client: Any, load: Load) -> AsyncIterator[Any]:
         LIVE, buffer_events=load.events, buffer_bytes=load.events * EVENT_ROOM
     ) as subscription:
         yield subscription
-    if not subscription.is_live:
-        raise RuntimeError("events came from history that should have been pushed")
+        if not subscription.is_live:
+            raise RuntimeError("events came from history that should have been pushed")
 
 
 async def live(api: Any, client: Any, load: Load) -> int:
