@@ -34,7 +34,7 @@ KNOWN = [
         Command.Authenticate,
     )
 ]
-FRAMES = 1500
+FRAMES = 1700
 
 
 @pytest.fixture(scope="module")

@@ -130,6 +130,15 @@ def test_read_10_and_16_forward_windows(
     assert (page.window, page.last) == (window, 4)
 
 
+def test_read_12_ten_events(client: RawClient, five: str) -> None:
+    client.write(five, [event() for _ in range(5)])
+    for start, count, numbers in ((9, 5, [9]), (11, 5, []), (5, 1, [5]), (5, 2, [5, 6])):
+        assert client.forward(five, start, count).window[0] == numbers
+    backward = ((1, 5, [1, 0]), (0, 1, [0]), (-1, 1, [9]), (3, 2, [3, 2]), (7, 1, [7]))
+    for start, count, numbers in backward:
+        assert client.backward(five, start, count).window[0] == numbers
+
+
 @pytest.mark.parametrize(
     ("start", "count", "window"),
     [

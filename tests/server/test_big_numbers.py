@@ -1,0 +1,89 @@
+"""Event numbers above 2^31: a stream seeded so that its first event is number 2147483648."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+import fastpump
+import fastpump.server
+from fastpump import Client, NewEvent, StreamDirection, StreamMetadata, WrongExpectedVersion
+
+LOW = 2**31 - 1
+"""The number before the stream's first event."""
+
+NUMBERS = list(range(LOW + 1, LOW + 6))
+BACKWARD = StreamDirection.Backward
+
+
+@asynccontextmanager
+async def big_stream() -> AsyncIterator[Client]:
+    """A client of a node whose stream "big" holds the five NUMBERS and begins with them."""
+    async with fastpump.server.run() as node:
+        stream = node._engine.store.stream("big")
+        stream.last = stream.committed = LOW
+        async with fastpump.connect(
+            node.host, node.port, username="admin", password="changeit"
+        ) as client:
+            await client.publish("big", [NewEvent("t") for _ in NUMBERS])
+            await client.set_stream_metadata("big", StreamMetadata(truncate_before=LOW + 1))
+            yield client
+
+
+async def test_big_01_appending() -> None:
+    async with big_stream() as client:
+        for expected in (LOW, -1):
+            with pytest.raises(WrongExpectedVersion) as caught:
+                await client.publish_event("big", "t", expected_version=expected)
+            assert caught.value.actual_version == LOW + 5
+        written = await client.publish_event("big", "t", expected_version=LOW + 5)
+        assert written.last_event_number == LOW + 6
+
+
+async def test_big_02_reading() -> None:
+    async with big_stream() as client:
+        page = await client.get("big", from_event=0, max_count=5)
+        assert (len(page), page.next_event_number, page.is_end_of_stream) == (0, LOW + 1, False)
+        forward = await client.get("big", from_event=LOW)
+        backward = await client.get("big", BACKWARD, from_event=LOW + 6)
+        assert [event.event_number for event in forward] == NUMBERS
+        assert [event.event_number for event in backward] == NUMBERS[::-1]
+        assert forward.last_event_number == LOW + 5
+        for number in (*NUMBERS, -1):
+            event = await client.get_event("big", number)
+            assert event is not None
+            assert event.event_number == (LOW + 5 if number == -1 else number)
+        everything = [event async for event in client.iter_all()]
+        assert [e.event_number for e in everything if e.stream == "big"] == NUMBERS
+
+
+async def test_big_03_links() -> None:
+    async with big_stream() as client:
+        async with await client.subscribe_to("links") as live:
+            links = [NewEvent("$>", data=f"{number}@big".encode()) for number in NUMBERS]
+            await client.publish("links", links)
+            page = await client.get("links")
+            assert [event.event.event_number for event in page] == NUMBERS
+            pushed = [await live.events.__anext__() for _ in NUMBERS]
+            assert [event.event.event_number for event in pushed] == NUMBERS
+
+
+async def test_big_04_catching_up() -> None:
+    async with big_stream() as client:
+        async with await client.subscribe_to("big", start_from=LOW + 2) as subscription:
+            caught_up = [await subscription.events.__anext__() for _ in NUMBERS[1:]]
+            assert [event.event_number for event in caught_up] == NUMBERS[1:]
+
+
+async def test_big_05_transactions_and_deletes() -> None:
+    async with big_stream() as client:
+        async with client.transaction("big", LOW + 5) as transaction:
+            await transaction.write([NewEvent("t"), NewEvent("t")])
+        assert transaction.result is not None
+        assert transaction.result.last_event_number == LOW + 7
+        assert len([event async for event in client.iter("big")]) == 7
+        await client.delete_stream("big", LOW + 7)
+        found = await client.get_stream_metadata("big")
+        assert found.metadata.truncate_before == 2**63 - 1
