@@ -531,3 +531,15 @@ def test_run_passes_on_errors_and_cleans_up() -> None:
     with pytest.raises(ZeroDivisionError):
         fastpump.run(main())
     assert cancelled == [True]
+
+
+async def test_read_18_requiring_the_leader_changes_nothing_on_a_single_node() -> None:
+    async with node_and_client() as client:
+        await fill(client, "s", 3)
+        for wanted in (False, True):
+            page = await client.get("s", require_master=wanted)
+            assert [event.event_number for event in page] == [0, 1, 2]
+            event = await client.get_event("s", 1, require_master=wanted)
+            assert event is not None
+            assert event.event_number == 1
+            assert len(await client.get_all(require_master=wanted)) >= 3

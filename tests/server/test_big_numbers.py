@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
+from grouplib import OK, Group
+from nodelib import NodeThread, event
 
 import fastpump
 import fastpump.server
@@ -18,12 +21,17 @@ NUMBERS = list(range(LOW + 1, LOW + 6))
 BACKWARD = StreamDirection.Backward
 
 
+def seed(node: Any) -> None:
+    """Let the next event of the stream "big" be number 2^31."""
+    stream = node._engine.store.stream("big")
+    stream.last = stream.committed = LOW
+
+
 @asynccontextmanager
 async def big_stream() -> AsyncIterator[Client]:
     """A client of a node whose stream "big" holds the five NUMBERS and begins with them."""
     async with fastpump.server.run() as node:
-        stream = node._engine.store.stream("big")
-        stream.last = stream.committed = LOW
+        seed(node)
         async with fastpump.connect(
             node.host, node.port, username="admin", password="changeit"
         ) as client:
@@ -75,6 +83,32 @@ async def test_big_04_catching_up() -> None:
         async with await client.subscribe_to("big", start_from=LOW + 2) as subscription:
             caught_up = [await subscription.events.__anext__() for _ in NUMBERS[1:]]
             assert [event.event_number for event in caught_up] == NUMBERS[1:]
+
+
+def test_big_04_persistent_subscriptions() -> None:
+    with NodeThread() as node, node.client() as client:
+        group = Group(node, "big")
+        node.run(seed)
+        client.write_some("big", 5)
+        assert group.create(start_from=LOW + 1) == (OK, "")
+        with group.connect() as consumer:
+            assert consumer.numbers(5) == NUMBERS
+        assert group.update(start_from=LOW + 2) == (OK, "")
+
+
+def test_big_03_links_for_a_persistent_subscription() -> None:
+    with NodeThread() as node, node.client() as client:
+        node.run(seed)
+        client.write_some("big", 5)
+        group = Group(node, "links")
+        assert group.create(resolve_link_tos=True) == (OK, "")
+        links = [
+            event(data=f"{number}@big".encode(), type="$>", is_json=False) for number in NUMBERS
+        ]
+        client.write("links", links)
+        with group.connect() as consumer:
+            pushed = consumer.take(5)
+        assert [push.fields["event"]["event_number"] for push in pushed] == NUMBERS
 
 
 async def test_big_05_transactions_and_deletes() -> None:

@@ -383,3 +383,20 @@ class TestEncoding:
     def test_command_that_is_no_byte(self, command: int) -> None:
         with pytest.raises(ValueError, match="command"):
             encode_frame(command, bytes(16))
+
+
+def test_proto_01_heartbeats_and_pings_with_credentials() -> None:
+    correlation_id = bytes(range(16))
+    heartbeat = encode_frame(1, correlation_id)
+    assert heartbeat == bytes.fromhex("120000000100") + correlation_id
+    auth = b"\x08username\x08password"
+    ping = encode_frame(3, correlation_id, auth=auth)
+    assert ping == struct.pack("<IBB", 36, 3, 1) + correlation_id + auth
+
+
+@pytest.mark.parametrize("body", [b"", b"data"])
+@pytest.mark.parametrize("auth", [None, b"\x01u\x01p"])
+def test_proto_02_packages_come_back(body: bytes, auth: bytes | None) -> None:
+    (frame,) = Framer().feed(encode_frame(3, bytes(16), body, auth))
+    assert (frame.command, frame.flags) == (3, 0 if auth is None else 1)
+    assert bytes(frame.body) == (auth or b"") + body
