@@ -14,6 +14,7 @@ General layout, from the top down; a module imports only from those below it:
     _read_ahead        pages asked for before they are needed
     _dispatcher        frames to operations, by correlation id
     _operations, _subscribing    one class per request: its frame, its replies, how it ends
+    _settings          how a client connects: time limits, counts, TLS
     messages           the vocabulary: events, slices, positions, enums
     _events, _replies, _requests, _framing, …    bytes (Cython); _cold: rare messages (protobuf)
     exceptions

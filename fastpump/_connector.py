@@ -11,17 +11,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import ssl
-from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum
-from typing import Any
 
 from fastpump._commands import Command
 from fastpump._dispatcher import Dispatcher
-from fastpump._framing import MAX_FRAME_SIZE, encode_frame
+from fastpump._framing import encode_frame
 from fastpump._operations import Authenticate, IdentifyClient, Operation
 from fastpump._protocol import ConnectionProtocol
+from fastpump._settings import ConnectionSettings
 from fastpump.exceptions import (
     BadRequest,
     ClientClosed,
@@ -29,7 +26,6 @@ from fastpump.exceptions import (
     ConnectionLost,
     FastpumpError,
     NotAuthenticated,
-    UsageError,
 )
 from fastpump.messages import Credential
 
@@ -41,9 +37,6 @@ CHECK_INTERVAL = 0.1
 FIRST_ATTEMPTS = 3
 """Attempts of the first connect; it should tell soon that there is no server."""
 
-SHORTEST_FRAME, LONGEST_FRAME = 18, 0x7FFFFFFF
-"""Bytes behind the length prefix: a header alone, and what the prefix can say."""
-
 LONGEST_DELAY = 5.0
 """Seconds, the most that lie between two attempts to reconnect."""
 
@@ -54,54 +47,6 @@ class ConnectorState(Enum):
     Connected = "connected"
     Reconnecting = "reconnecting"
     Closed = "closed"
-
-
-@dataclass(frozen=True)
-class ConnectionSettings:
-    """How one client connects. Seconds throughout; the defaults are the reference client's."""
-
-    connect_timeout: float = 5.0
-    operation_timeout: float = 7.0
-    heartbeat_interval: float = 0.75
-    heartbeat_timeout: float = 1.5
-    reconnect_delay: float = 0.1
-    max_reconnects: int = 10
-    max_attempts: int = 11
-    max_in_flight: int = 5000
-    max_frame_size: int = MAX_FRAME_SIZE
-    ssl_context: ssl.SSLContext | None = None
-    target_host: str | None = None
-
-    def __post_init__(self) -> None:
-        for name, (accepts, wanted) in _RULES.items():
-            value = getattr(self, name)
-            if not isinstance(value, (int, float)) or not accepts(value):
-                raise UsageError(name, f"must be {wanted}, not {value!r:.80}")
-
-
-Rule = tuple[Callable[[Any], bool], str]
-
-_TIME: Rule = (lambda value: value > 0, "above 0 seconds")
-_DELAY: Rule = (lambda value: value >= 0, "0 seconds or more")
-_COUNT: Rule = (lambda value: isinstance(value, int) and value >= 1, "1 or more")
-
-_RULES: dict[str, Rule] = {
-    "connect_timeout": _TIME,
-    "operation_timeout": _TIME,
-    "heartbeat_interval": _TIME,
-    "heartbeat_timeout": _DELAY,
-    "reconnect_delay": _DELAY,
-    "max_reconnects": (
-        lambda value: isinstance(value, int) and value >= -1,
-        "0 or more, or -1 for no limit",
-    ),
-    "max_attempts": _COUNT,
-    "max_in_flight": _COUNT,
-    "max_frame_size": (
-        lambda value: isinstance(value, int) and SHORTEST_FRAME <= value <= LONGEST_FRAME,
-        f"{SHORTEST_FRAME} to {LONGEST_FRAME} bytes",
-    ),
-}
 
 
 class Connector:

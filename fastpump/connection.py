@@ -13,11 +13,12 @@ from uuid import UUID, uuid4
 
 from fastpump._administering import Administering
 from fastpump._commands import Command
-from fastpump._connector import ConnectionSettings, Connector, ConnectorState
+from fastpump._connector import Connector, ConnectorState
 from fastpump._dispatcher import Dispatcher
 from fastpump._following import Following
 from fastpump._framing import encode_frame
 from fastpump._operations import Ping
+from fastpump._settings import ConnectionSettings, context_for
 from fastpump._transacting import Transacting
 from fastpump.exceptions import ClientClosed, UsageError
 from fastpump.messages import Credential
@@ -101,25 +102,6 @@ class Client(Following, Administering, Transacting):
         begin = time.perf_counter()
         await self._perform(Ping, correlation_id, frame)
         return time.perf_counter() - begin
-
-
-def context_for(
-    tls: bool | ssl.SSLContext, ca_file: str | os.PathLike[str] | None, target_host: str | None
-) -> ssl.SSLContext | None:
-    """The context that these arguments of `connect` ask for; None to speak plainly."""
-    if isinstance(tls, ssl.SSLContext):
-        if ca_file is not None:
-            raise UsageError("ca_file", "belongs into the context that is given as tls")
-        return tls
-    if not tls:
-        for name, value in (("ca_file", ca_file), ("target_host", target_host)):
-            if value is not None:
-                raise UsageError(name, "needs tls=True")
-        return None
-    try:
-        return ssl.create_default_context(cafile=ca_file)
-    except OSError as error:
-        raise UsageError("ca_file", f"{ca_file} cannot be used: {error}") from error
 
 
 def connect(

@@ -28,7 +28,7 @@ LEVELS = (
         "_cold",
     ),
     ("messages", "metadata"),
-    ("_dispatcher", "_operations", "_subscribing"),
+    ("_dispatcher", "_operations", "_settings", "_subscribing"),
     ("_read_ahead",),
     ("discovery", "_protocol"),
     ("_connector",),

@@ -1,0 +1,82 @@
+"""How one client connects: the settings, what each may be, and the TLS context they ask for."""
+
+from __future__ import annotations
+
+import os
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from fastpump._framing import MAX_FRAME_SIZE
+from fastpump.exceptions import UsageError
+
+SHORTEST_FRAME, LONGEST_FRAME = 18, 0x7FFFFFFF
+"""Bytes behind the length prefix: a header alone, and what the prefix can say."""
+
+
+@dataclass(frozen=True)
+class ConnectionSettings:
+    """How one client connects. Seconds throughout; the defaults are the reference client's."""
+
+    connect_timeout: float = 5.0
+    operation_timeout: float = 7.0
+    heartbeat_interval: float = 0.75
+    heartbeat_timeout: float = 1.5
+    reconnect_delay: float = 0.1
+    max_reconnects: int = 10
+    max_attempts: int = 11
+    max_in_flight: int = 5000
+    max_frame_size: int = MAX_FRAME_SIZE
+    ssl_context: ssl.SSLContext | None = None
+    target_host: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, (accepts, wanted) in _RULES.items():
+            value = getattr(self, name)
+            if not isinstance(value, (int, float)) or not accepts(value):
+                raise UsageError(name, f"must be {wanted}, not {value!r:.80}")
+
+
+Rule = tuple[Callable[[Any], bool], str]
+
+_TIME: Rule = (lambda value: value > 0, "above 0 seconds")
+_DELAY: Rule = (lambda value: value >= 0, "0 seconds or more")
+_COUNT: Rule = (lambda value: isinstance(value, int) and value >= 1, "1 or more")
+
+_RULES: dict[str, Rule] = {
+    "connect_timeout": _TIME,
+    "operation_timeout": _TIME,
+    "heartbeat_interval": _TIME,
+    "heartbeat_timeout": _DELAY,
+    "reconnect_delay": _DELAY,
+    "max_reconnects": (
+        lambda value: isinstance(value, int) and value >= -1,
+        "0 or more, or -1 for no limit",
+    ),
+    "max_attempts": _COUNT,
+    "max_in_flight": _COUNT,
+    "max_frame_size": (
+        lambda value: isinstance(value, int) and SHORTEST_FRAME <= value <= LONGEST_FRAME,
+        f"{SHORTEST_FRAME} to {LONGEST_FRAME} bytes",
+    ),
+}
+
+
+def context_for(
+    tls: bool | ssl.SSLContext, ca_file: str | os.PathLike[str] | None, target_host: str | None
+) -> ssl.SSLContext | None:
+    """The context that these arguments of `connect` ask for; None to speak plainly."""
+    if isinstance(tls, ssl.SSLContext):
+        if ca_file is not None:
+            raise UsageError("ca_file", "belongs into the context that is given as tls")
+        return tls
+    if not tls:
+        for name, value in (("ca_file", ca_file), ("target_host", target_host)):
+            if value is not None:
+                raise UsageError(name, "needs tls=True")
+        return None
+    try:
+        return ssl.create_default_context(cafile=ca_file)
+    except OSError as error:
+        raise UsageError("ca_file", f"{ca_file} cannot be used: {error}") from error
