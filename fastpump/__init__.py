@@ -3,6 +3,8 @@
 General layout, from the top down; a module imports only from those below it:
 
     cli/, __main__     the command line
+    sync               the client for threads and scripts: calls that wait (`_blocking`),
+                       on a loop in a thread of its own (`_background`)
     server/            the embedded development node (knows nothing of the client)
     connection         connect() and Client
     _writing, _reading, _following, _administering, _transacting
@@ -20,7 +22,7 @@ General layout, from the top down; a module imports only from those below it:
     exceptions
 """
 
-from fastpump import connection, exceptions, messages, metadata
+from fastpump import connection, exceptions, messages, metadata, sync
 from fastpump._run import run
 from fastpump.connection import *  # noqa: F403
 from fastpump.exceptions import *  # noqa: F403
@@ -38,6 +40,7 @@ __all__ = [
     "messages",
     "metadata",
     "run",
+    "sync",
 ]
 __all__ += connection.__all__
 __all__ += exceptions.__all__

@@ -281,6 +281,10 @@ class Subscription:
         """
         return self._slices
 
+    def place_of(self, event: Event) -> Any:
+        """Where an event of it lies: what `checkpoint` is when the event's turn is over."""
+        return self._log.place_of(event)
+
     async def unsubscribe(self) -> None:
         """End it. The loop over its events ends too, and what is waiting is not given out.
 

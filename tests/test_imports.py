@@ -43,6 +43,7 @@ LEVELS = (
         "_transacting",
     ),
     ("connection",),
+    ("_background", "_blocking", "sync"),
     ("server.*",),
     ("__init__",),
     ("cli.*", "__main__"),

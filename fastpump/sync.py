@@ -1,0 +1,258 @@
+"""fastpump for threads, scripts and notebooks: the same client, with calls that wait.
+
+    with fastpump.sync.connect() as client:
+        client.publish_event("account-7", "opened", {"owner": "Ada"})
+        for event in client.iter("account-7"):
+            print(event.event_number, event.type, event.json())
+
+The clients work on one event loop in a thread of their own, which runs from the first `connect()`
+to the last `close()`; whether the caller has a loop, as a notebook does, makes no difference.
+Operations have the names, arguments, results and errors of `fastpump.Client`. Any number of threads
+may use one client at once. What is iterated over crosses the threads by page, not by event.
+
+A wait can be interrupted (Ctrl-C): what was waited for is cancelled, and the client stays usable. A
+client does not survive a fork: connect in the child.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Any, ParamSpec, TypeVar
+
+import fastpump.connection
+import fastpump.subscriptions
+import fastpump.transactions
+from fastpump._background import BackgroundLoop, SharedLoop
+from fastpump._blocking import (
+    Blocking,
+    blocking,
+    described_by,
+    flat,
+    following,
+    making,
+    opening,
+    paging,
+)
+from fastpump.exceptions import UsageError
+from fastpump.messages import Event, WriteResult
+from fastpump.subscriptions import Batch
+
+__all__ = ["Client", "Subscription", "Transaction", "connect"]
+
+P = ParamSpec("P")
+
+_Client = fastpump.connection.Client
+_LOOP = SharedLoop()
+
+
+class Transaction(Blocking[fastpump.transactions.Transaction]):
+    """`fastpump.transactions.Transaction` with calls that wait; `Client.transaction` makes one."""
+
+    def __enter__(self) -> Transaction:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._running_loop().run(self._inner.__aexit__, kind, error, traceback)
+
+    @property
+    def id(self) -> int | None:
+        """Its id; None before it was started."""
+        return self._inner.id
+
+    @property
+    def result(self) -> WriteResult | None:
+        """The WriteResult of the commit, None before."""
+        return self._inner.result
+
+    start = blocking(fastpump.transactions.Transaction.start)
+    write = blocking(fastpump.transactions.Transaction.write)
+    commit = blocking(fastpump.transactions.Transaction.commit)
+
+    def rollback(self) -> None:
+        """Forget what was written."""
+        self._inner.rollback()
+
+
+class Batches(Iterator[Batch]):
+    """The batches of a subscription."""
+
+    def __init__(self, subscription: fastpump.subscriptions.Subscription, loop: BackgroundLoop):
+        self._items = subscription.slices()
+        self._loop = loop
+
+    def __next__(self) -> Batch:
+        batch = self._loop.run(following, self._items)
+        if batch is None:
+            raise StopIteration
+        return batch
+
+    def end(self) -> None:
+        """Give out nothing of what is here already."""
+
+
+class EventsOfBatches(Iterator[Event]):
+    """The events of a subscription, out of its batches."""
+
+    def __init__(self, subscription: fastpump.subscriptions.Subscription, loop: BackgroundLoop):
+        self._subscription = subscription
+        self._batches = Batches(subscription, loop)
+        self._batch: Iterator[Event] = iter(())
+        self._given: Event | None = None
+
+    def __next__(self) -> Event:
+        if self._given is not None:
+            self._subscription.checkpoint = self._subscription.place_of(self._given)
+            self._given = None
+        while (event := next(self._batch, None)) is None:
+            self._batch = iter(next(self._batches))
+        self._given = event
+        return event
+
+    def end(self) -> None:
+        self._batch = iter(())
+
+
+IteratorT = TypeVar("IteratorT", Batches, EventsOfBatches)
+
+
+class Subscription(Blocking[fastpump.subscriptions.Subscription]):
+    """`fastpump.subscriptions.Subscription` with loops that wait; `Client.subscribe_to` makes one.
+
+    Leaving `with`, or `unsubscribe` (also from another thread), ends it. A loop that was left with
+    `break` or interrupted can be entered again.
+    """
+
+    def __init__(self, inner: fastpump.subscriptions.Subscription, loop: BackgroundLoop) -> None:
+        super().__init__(inner, loop)
+        self._iterator: Batches | EventsOfBatches | None = None
+
+    def __enter__(self) -> Subscription:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.unsubscribe()
+
+    @property
+    def name(self) -> str:
+        """The stream's name, or "$all"."""
+        return self._inner.name
+
+    @property
+    def is_live(self) -> bool:
+        """History was given out up to its end, and what is written now is pushed."""
+        return self._inner.is_live
+
+    @property
+    def checkpoint(self) -> Any:
+        """Where the last event lies whose turn is over; as in the asynchronous subscription."""
+        return self._inner.checkpoint
+
+    @property
+    def events(self) -> Iterator[Event]:
+        """The events, one by one."""
+        return self._iterate(EventsOfBatches)
+
+    def slices(self) -> Iterator[Batch]:
+        """The events in the batches they come in: pages while catching up, then pushes."""
+        return self._iterate(Batches)
+
+    def place_of(self, event: Event) -> Any:
+        """Where an event of it lies: what `checkpoint` is when the event's turn is over."""
+        return self._inner.place_of(event)
+
+    def unsubscribe(self) -> None:
+        """End it; the loop over its events ends too."""
+        if self._iterator is not None:
+            self._iterator.end()
+        self._running_loop().run(self._inner.unsubscribe)
+
+    def _iterate(self, kind: type[IteratorT]) -> IteratorT:
+        if self._iterator is None:
+            self._iterator = kind(self._inner, self._running_loop())
+        elif not isinstance(self._iterator, kind):
+            raise UsageError(
+                "subscription", "has a loop over events or slices; subscribe once more for another"
+            )
+        return self._iterator
+
+
+class Client(Blocking[fastpump.connection.Client]):
+    """`fastpump.Client` with calls that wait; `connect()` makes one.
+
+    Use it as a context manager, or call `connect` and `close`.
+    """
+
+    def __init__(self, inner: fastpump.connection.Client) -> None:
+        super().__init__(inner, None)
+        self._is_closed = False
+
+    def connect(self) -> None:
+        """Connect; returns once the node has identified the client.
+
+        Raises:
+            ConnectFailed: there was no connection within bounded time; says what was tried.
+            NotAuthenticated: the node does not accept the credentials.
+        """
+        loop = _LOOP.hold()
+        try:
+            loop.run(self._inner.connect)
+        except BaseException:
+            _LOOP.release(loop)
+            raise
+        self._loop = loop
+
+    def close(self) -> None:
+        """Close the connection. Operations that still wait, in other threads, fail."""
+        if self._loop is None or self._is_closed:
+            return
+        self._is_closed = True
+        try:
+            self._loop.run(self._inner.close)
+        finally:
+            _LOOP.release(self._loop)
+
+    def __enter__(self) -> Client:
+        self.connect()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    ping = blocking(_Client.ping)
+    publish_event = blocking(_Client.publish_event)
+    publish = blocking(_Client.publish)
+    transaction = making(_Client.transaction, Transaction)
+    get_event = blocking(_Client.get_event)
+    get = blocking(_Client.get)
+    get_all = blocking(_Client.get_all)
+    iter = flat(_Client.iter, _Client.iter_slices)
+    iter_slices = paging(_Client.iter_slices)
+    iter_all = flat(_Client.iter_all, _Client.iter_all_slices)
+    iter_all_slices = paging(_Client.iter_all_slices)
+    subscribe_to = opening(_Client.subscribe_to, Subscription)
+    subscribe_to_all = opening(_Client.subscribe_to_all, Subscription)
+    delete_stream = blocking(_Client.delete_stream)
+    get_stream_metadata = blocking(_Client.get_stream_metadata)
+    set_stream_metadata = blocking(_Client.set_stream_metadata)
+    set_system_settings = blocking(_Client.set_system_settings)
+
+
+def making_a_client(
+    make: Callable[P, fastpump.connection.Client],
+) -> Callable[P, Client]:
+    """A function that makes a client as one that makes a client whose calls wait."""
+
+    def call(*args: P.args, **kwargs: P.kwargs) -> Client:
+        return Client(make(*args, **kwargs))
+
+    return described_by(make, call)
+
+
+connect = making_a_client(fastpump.connection.connect)

@@ -1,0 +1,370 @@
+"""The client with calls that wait, against the embedded node."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import fastpump
+import fastpump.server
+from fastpump import Client, NewEvent, StreamDirection, sync
+from fastpump._background import BackgroundLoop
+from fastpump.exceptions import (
+    AccessDenied,
+    ClientClosed,
+    ConnectFailed,
+    StreamNotFound,
+    UsageError,
+    WrongExpectedVersion,
+)
+
+PATIENCE = 30.0
+
+
+@pytest.fixture(scope="module")
+def node() -> Iterator[fastpump.server.Node]:
+    node = fastpump.server.run()
+    loop = BackgroundLoop()
+    loop.run(node.__aenter__)
+    yield node
+    loop.run(node.__aexit__, None, None, None)
+    loop.stop()
+
+
+@pytest.fixture
+def client(node: fastpump.server.Node) -> Iterator[sync.Client]:
+    with sync.connect(node.host, node.port) as client:
+        yield client
+
+
+@pytest.fixture
+def stream(request: pytest.FixtureRequest) -> str:
+    return str(request.node.name)
+
+
+def fill(client: sync.Client, stream: str, count: int) -> None:
+    client.publish(stream, [NewEvent("t", data={"n": n}) for n in range(count)])
+
+
+def threads_of_clients() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "fastpump"]
+
+
+# --- what is offered ---
+
+
+def public(kind: type) -> set[str]:
+    return {name for name in dir(kind) if not name.startswith("_")}
+
+
+@pytest.mark.parametrize(
+    ("waiting", "asynchronous"),
+    [
+        (sync.Client, fastpump.Client),
+        (sync.Transaction, fastpump.transactions.Transaction),
+        (sync.Subscription, fastpump.subscriptions.Subscription),
+    ],
+)
+def test_everything_asynchronous_is_there(waiting: type, asynchronous: type) -> None:
+    by_who_makes_it = {"start_now"}
+    assert public(waiting) >= public(asynchronous) - by_who_makes_it
+
+
+@pytest.mark.parametrize("name", sorted(public(Client) & set(vars(sync.Client))))
+def test_signatures_are_the_same(name: str) -> None:
+    assert inspect.signature(getattr(sync.Client, name)).parameters == (
+        inspect.signature(getattr(Client, name)).parameters
+    )
+
+
+@pytest.mark.parametrize("name", sorted(public(Client) & set(vars(sync.Client))))
+def test_examples_do_not_await(name: str) -> None:
+    text = inspect.getdoc(getattr(sync.Client, name)) or ""
+    examples = "\n".join(re.findall(r"(?:>>>|\.\.\.) .*", text))
+    assert text
+    assert "await" not in examples
+    assert "async" not in examples
+
+
+# --- operations ---
+
+
+def test_publish_and_read(client: sync.Client, stream: str) -> None:
+    assert client.ping() > 0
+    result = client.publish_event(stream, "opened", {"owner": "Ada"})
+    assert (result.first_event_number, result.last_event_number) == (0, 0)
+    fill(client, stream, 9)
+    assert [event.event_number for event in client.get(stream)] == list(range(10))
+    event = client.get_event(stream, 0)
+    assert event is not None
+    assert event.json() == {"owner": "Ada"}
+
+
+def test_iterating(client: sync.Client, stream: str) -> None:
+    fill(client, stream, 25)
+    events = client.iter(stream, StreamDirection.Backward, batch_size=10)
+    assert [event.event_number for event in events] == list(range(24, -1, -1))
+    assert [len(page) for page in client.iter_slices(stream, batch_size=10)] == [10, 10, 5]
+
+
+def test_iterating_the_log(node: fastpump.server.Node, stream: str) -> None:
+    with sync.connect(node.host, node.port, username="admin", password="changeit") as client:
+        fill(client, stream, 3)
+        events = [event for event in client.iter_all() if event.stream == stream]
+        assert [event.event_number for event in events] == [0, 1, 2]
+        pages = client.iter_all_slices(StreamDirection.Backward, batch_size=2)
+        assert [event.event_number for event in next(pages)] == [2, 1]
+
+
+def test_a_loop_left_early(client: sync.Client, stream: str) -> None:
+    fill(client, stream, 25)
+    for event in client.iter(stream, batch_size=5):
+        if event.event_number == 7:
+            break
+    assert event.event_number == 7
+    assert client.ping() > 0
+
+
+def test_an_operation_inside_a_loop(client: sync.Client, stream: str) -> None:
+    fill(client, stream, 25)
+    for event in client.iter(stream, batch_size=5):
+        client.publish_event(f"{stream}-copy", "t", event.json())
+    assert len(client.get(f"{stream}-copy")) == 25
+
+
+def test_errors_are_those_of_the_operation(client: sync.Client, stream: str) -> None:
+    with pytest.raises(StreamNotFound):
+        client.get(stream)
+    with pytest.raises(StreamNotFound):
+        next(client.iter(stream))
+    with pytest.raises(WrongExpectedVersion) as caught:
+        client.publish_event(stream, "t", expected_version=7)
+    assert caught.value.actual_version == -1
+    with pytest.raises(UsageError, match="max_count"):
+        client.get(stream, max_count=0)
+    with pytest.raises(AccessDenied):
+        client.subscribe_to_all()
+
+
+def test_transaction(client: sync.Client, stream: str) -> None:
+    with client.transaction(stream) as transaction:
+        transaction.write([NewEvent("a"), NewEvent("b")])
+        assert transaction.id is not None
+    assert transaction.result is not None
+    assert transaction.result.last_event_number == 1
+    with pytest.raises(RuntimeError), client.transaction(stream) as transaction:
+        transaction.write([NewEvent("c")])
+        raise RuntimeError
+    assert len(client.get(stream)) == 2
+
+
+def test_metadata_and_delete(client: sync.Client, stream: str) -> None:
+    fill(client, stream, 3)
+    client.set_stream_metadata(stream, fastpump.StreamMetadata(max_count=2))
+    assert client.get_stream_metadata(stream).metadata.max_count == 2
+    client.delete_stream(stream)
+    with pytest.raises(StreamNotFound):
+        client.get(stream)
+
+
+# --- subscriptions ---
+
+
+def test_subscription_from_history_into_live(client: sync.Client, stream: str) -> None:
+    fill(client, stream, 5)
+    with client.subscribe_to(stream, start_from=0) as subscription:
+        assert subscription.name == stream
+        assert [next(subscription.events).event_number for _ in range(5)] == list(range(5))
+        assert subscription.checkpoint == 3
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(next, subscription.events)
+            client.publish_event(stream, "t")
+            assert waiting.result(PATIENCE).event_number == 5
+        assert subscription.is_live
+
+
+def test_a_subscriptions_loop_is_entered_again(client: sync.Client, stream: str) -> None:
+    fill(client, stream, 5)
+    with client.subscribe_to(stream, start_from=0) as subscription:
+        for event in subscription.events:
+            if event.event_number == 1:
+                break
+        assert subscription.checkpoint == 0
+        assert next(subscription.events).event_number == 2
+        assert subscription.checkpoint == 1
+        with pytest.raises(UsageError, match="loop"):
+            subscription.slices()
+
+
+def test_a_subscriptions_batches(client: sync.Client, stream: str) -> None:
+    fill(client, stream, 5)
+    with client.subscribe_to(stream, start_from=0, batch_size=3) as subscription:
+        batches = subscription.slices()
+        assert [len(next(batches)), len(next(batches))] == [3, 2]
+        assert subscription.checkpoint == 2
+
+
+def test_unsubscribing_in_another_thread_ends_the_loop(client: sync.Client, stream: str) -> None:
+    subscription = client.subscribe_to(stream)
+    with ThreadPoolExecutor(1) as pool:
+        loop = pool.submit(list, subscription.events)
+        client.ping()
+        subscription.unsubscribe()
+        assert loop.result(PATIENCE) == []
+
+
+def test_unsubscribing_gives_out_nothing_more(client: sync.Client, stream: str) -> None:
+    fill(client, stream, 5)
+    subscription = client.subscribe_to(stream, start_from=0)
+    next(subscription.events)
+    subscription.unsubscribe()
+    assert list(subscription.events) == []
+
+
+# --- threads ---
+
+
+def test_many_threads_share_a_client(client: sync.Client, stream: str) -> None:
+    def publish(thread: int) -> None:
+        for n in range(20):
+            client.publish_event(f"{stream}-{thread}", "t", {"n": n})
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(publish, range(8)))
+    for thread in range(8):
+        assert [event.json()["n"] for event in client.iter(f"{stream}-{thread}")] == list(range(20))
+
+
+def test_the_thread_ends_with_the_last_client(node: fastpump.server.Node) -> None:
+    before = len(threads_of_clients())
+    with sync.connect(node.host, node.port) as first:
+        with sync.connect(node.host, node.port) as second:
+            assert len(threads_of_clients()) == before + 1
+            second.ping()
+        first.ping()
+    assert len(threads_of_clients()) == before
+
+
+def test_closing_ends_what_waits_in_other_threads(node: fastpump.server.Node, stream: str) -> None:
+    client = sync.connect(node.host, node.port)
+    client.connect()
+    subscription = client.subscribe_to(stream)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(next, subscription.events)
+        client.ping()
+        client.close()
+        with pytest.raises(ClientClosed):
+            waiting.result(PATIENCE)
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this platform has no such timer")
+def test_an_interrupted_wait_is_cancelled_and_the_client_stays_usable(
+    client: sync.Client, stream: str
+) -> None:
+    class Interrupt(Exception):
+        pass
+
+    def interrupt(*_: Any) -> None:
+        raise Interrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        subscription = client.subscribe_to(stream)
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        with pytest.raises(Interrupt):
+            next(subscription.events)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    client.publish_event(stream, "t")
+    assert next(subscription.events).event_number == 0
+    subscription.unsubscribe()
+
+
+async def test_a_caller_with_a_loop_of_its_own(node: fastpump.server.Node) -> None:
+    with sync.connect(node.host, node.port) as client:
+        assert client.ping() > 0
+
+
+# --- life ---
+
+
+def test_before_connecting_and_after_closing(node: fastpump.server.Node) -> None:
+    client = sync.connect(node.host, node.port)
+    with pytest.raises(ClientClosed, match="not connected"):
+        client.ping()
+    client.close()
+    with client:
+        with pytest.raises(ClientClosed, match="once"):
+            client.connect()
+        client.ping()
+    client.close()
+    for _ in range(2):
+        with pytest.raises(ClientClosed):
+            client.ping()
+    with pytest.raises(ClientClosed):
+        next(client.iter("s"))
+    with pytest.raises(ClientClosed):
+        client.connect()
+
+
+def test_a_failed_connect_leaves_no_thread() -> None:
+    before = len(threads_of_clients())
+    with pytest.raises(ConnectFailed), sync.connect("127.0.0.1", 1, connect_timeout=1):
+        pass
+    assert len(threads_of_clients()) == before
+
+
+def test_a_call_in_the_loops_own_thread_is_refused() -> None:
+    loop = BackgroundLoop()
+
+    async def blocks() -> None:
+        loop.run(asyncio.sleep, 0)
+
+    with pytest.raises(UsageError, match="callback"):
+        loop.run(blocks)
+    loop.stop()
+    with pytest.raises(ClientClosed):
+        loop.run(asyncio.sleep, 0)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform has no fork")
+def test_a_client_does_not_survive_a_fork(node: fastpump.server.Node, tmp_path: Path) -> None:
+    code = f"""
+import os
+import fastpump
+from fastpump import exceptions, sync
+with sync.connect({node.host!r}, {node.port}) as client:
+    child = os.fork()
+    if child == 0:
+        try:
+            client.ping()
+        except exceptions.ClientClosed as error:
+            with sync.connect({node.host!r}, {node.port}) as other:
+                other.ping()
+            os._exit(0 if "forked" in str(error) else 2)
+        os._exit(3)
+    _, status = os.waitpid(child, 0)
+    client.ping()
+assert os.waitstatus_to_exitcode(status) == 0, status
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", code],
+        env={**os.environ, "PYTHONPATH": str(Path(fastpump.__file__).resolve().parent.parent)},
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=PATIENCE,
+    )
+    assert done.returncode == 0, done.stderr
