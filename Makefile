@@ -41,7 +41,7 @@ test: lint types $(STAMPS)/installed $(STAMPS)/test ## Build, lint, check types,
 demo: $(STAMPS)/installed ## Publish 336,776 real events into the embedded node and replay them
 	$(WHEEL)/bin/python demo/flights.py --folder build/demo
 
-bench: $(STAMPS)/installed $(STAMPS)/bench ## Compare with photon-pump and with the limit in C
+bench: $(STAMPS)/installed $(STAMPS)/bench $(STAMPS)/chart ## Compare with photon-pump and with the limit in C
 	$(WHEEL)/bin/python bench/run.py
 
 format: $(STAMPS)/dev ## Format the Python files and apply the safe fixes
@@ -78,6 +78,6 @@ $(STAMPS)/installed: $(STAMPS)/wheel
 	$(WHEEL)/bin/python -m pip install --quiet --no-deps --force-reinstall dist/fastpump-*.whl
 	@mkdir -p $(@D) && touch $@
 
-$(STAMPS)/test $(STAMPS)/bench: $(STAMPS)/%: $(STAMPS)/wheel-venv pyproject.toml
+$(STAMPS)/test $(STAMPS)/bench $(STAMPS)/chart: $(STAMPS)/%: $(STAMPS)/wheel-venv pyproject.toml
 	$(WHEEL)/bin/python -m pip install --quiet --group $*
 	@mkdir -p $(@D) && touch $@

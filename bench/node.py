@@ -35,7 +35,6 @@ from node_process import HOST, NodeProcess
 from pipeline import CORRELATION_ID, pipeline, pushes
 from report import amount, line, machine
 from rows import BODIES, EVENT_TYPE
-from run import positive
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -288,9 +287,9 @@ def sync_time(folder: Path, times: int = 50) -> float:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=positive, help="rounds (default 3)")
+    parser.add_argument("--rounds", type=tools.positive, help="rounds (default 3)")
     parser.add_argument(
-        "--million", type=positive, metavar="N", help="instead, a file of N million events"
+        "--million", type=tools.positive, metavar="N", help="instead, a file of N million events"
     )
     parser.add_argument(
         "--quick", action="store_true", help="see that everything runs; the numbers mean nothing"

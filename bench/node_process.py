@@ -27,19 +27,23 @@ MEBIBYTE = 1 << 20
 
 
 class NodeProcess:
-    """A node on a database file while the `with` block runs; it ends like one told by Ctrl-C.
+    """A node while the `with` block runs; it ends like one told by Ctrl-C.
+
+    Args:
+        path: its database file, or None to keep everything in memory.
 
     Attributes:
         port: where it listens.
         start_up: seconds from starting the process to its first answer, a Pong.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | None = None) -> None:
         started = time.perf_counter()
         # The package that is imported here is the one to be measured there.
         package = Path(fastpump.__file__).parents[1]
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "fastpump", "serve", "--port", "0", "--path", str(path)],
+            [sys.executable, "-m", "fastpump", "serve", "--port", "0"]
+            + ([] if path is None else ["--path", str(path)]),
             stdout=subprocess.PIPE,
             text=True,
             env={**os.environ, "PYTHONPATH": str(package)},

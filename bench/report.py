@@ -11,8 +11,10 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 import tools
+from latency import LATENCIES, PERCENTILES, of_rounds
 
 if TYPE_CHECKING:
+    from latency import Latency
     from rows import Load, Row
 
 CLIENTS = ("fastpump", "photon-pump")
@@ -22,10 +24,14 @@ HEADINGS = ("Work", "× photon-pump", "× limit", "fastpump", "photon-pump", "li
 
 
 class Results:
-    """What the rounds measured, by participant and row (for the limit: by its mode)."""
+    """What the rounds measured, by participant and row (for the limit: by its mode).
+
+    Rates are in events per second; of latencies there are the percentiles, in seconds.
+    """
 
     def __init__(self) -> None:
         self.rates: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
+        self.latencies: defaultdict[tuple[str, str], list[list[float]]] = defaultdict(list)
         self.errors: dict[tuple[str, str], str] = {}
         self.versions: dict[str, str] = {}
 
@@ -56,6 +62,7 @@ def markdown(results: Results, rows: list[Row], load: Load, rounds: int, before:
         "The last four columns: events per second, and the distance of the fastest and the slowest "
         "round in the least steady of them.",
     ]
+    lines += latency_lines(results)
     if results.errors:
         lines += ["", "Failed:", ""]
         lines += [f"- {who}, {what}: {why}" for (who, what), why in results.errors.items()]
@@ -76,6 +83,45 @@ def cells(results: Results, row: Row) -> list[str]:
         *(amount(rate) for rate in (ours, theirs, limit)),
         f"{spread:.0%}",
     ]
+
+
+def latency_lines(results: Results) -> list[str]:
+    """The table of latencies; nothing where none were measured."""
+    measured = [latency for latency in LATENCIES if (CLIENTS[0], latency.name) in results.latencies]
+    if not measured:
+        return []
+    names = [f"p{percentile:g}" for percentile in PERCENTILES]
+    headings = ["Time taken", "p50, × photon-pump"]
+    headings += [f"{client}, {name}" for client in CLIENTS for name in names]
+    return [
+        "",
+        "## Latency",
+        "",
+        line(headings),
+        line(["---"] + ["---:"] * (len(headings) - 1)),
+        *(line(latency_cells(results, latency)) for latency in measured),
+        "",
+        "Milliseconds; medians of the rounds' percentiles. A ratio below 1: fastpump takes less.",
+    ]
+
+
+def latency_cells(results: Results, latency: Latency) -> list[str]:
+    ours, theirs = (
+        of_rounds(rounds) if (rounds := results.latencies.get((client, latency.name))) else None
+        for client in CLIENTS
+    )
+    return [
+        latency.title,
+        ratio(ours and ours[0], theirs and theirs[0]),
+        *milliseconds(ours),
+        *milliseconds(theirs),
+    ]
+
+
+def milliseconds(percentiles: list[float] | None) -> list[str]:
+    if percentiles is None:
+        return [NOTHING] * len(PERCENTILES)
+    return [f"{1000 * seconds:.3g}" for seconds in percentiles]
 
 
 def ratio(ours: float | None, other: float | None) -> str:

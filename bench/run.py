@@ -6,13 +6,21 @@ import argparse
 import json
 import os
 import sys
+import tempfile
 from dataclasses import asdict
 from datetime import date
 from pathlib import Path
 
+import node
 import tools
+from chart import draw
+from latency import LATENCIES
+from node_process import NodeProcess
 from report import CLIENTS, LIMIT, Results, markdown
 from rows import QUICK, ROWS, Load, Row
+
+SERVERS = ("answering", "node")
+"""The one in C, which answers from memory; and the embedded node, in memory as well."""
 
 WINDOW = 4
 """Pages the limit asks for ahead; on a quiet machine more of them make it no faster."""
@@ -21,7 +29,7 @@ WINDOW = 4
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     names = ", ".join(row.name for row in ROWS)
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=positive, help="rounds, interleaved (default 5)")
+    parser.add_argument("--rounds", type=tools.positive, help="rounds, interleaved (default 5)")
     parser.add_argument("--rows", type=selection, default=list(ROWS), help=f"some of {names}")
     parser.add_argument(
         "--only",
@@ -33,14 +41,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         "--quick", action="store_true", help="see that everything runs; the numbers mean nothing"
     )
     parser.add_argument("--output", type=Path, help="the Markdown file to write")
-    return parser.parse_args(arguments)
-
-
-def positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise ValueError(text)
-    return value
+    chosen = parser.parse_args(arguments)
+    chosen.is_whole = not chosen.only and chosen.rows == list(ROWS)
+    return chosen
 
 
 def selection(text: str) -> list[Row]:
@@ -60,15 +63,18 @@ def measure_limit(port: int, rows: list[Row], load: Load, results: Results) -> N
         results.rates[LIMIT, mode].append(float(rate))
 
 
-def measure_client(client: str, port: int, rows: list[Row], load: Load, results: Results) -> None:
+def measure_client(client: str, port: int, names: list[str], load: Load, results: Results) -> None:
+    if not names:
+        return
     worker = [sys.executable, str(tools.BENCH / "worker.py"), client, str(port)]
-    printed = tools.call(
-        [*worker, json.dumps(asdict(load)), *(row.name for row in rows)], f"measuring {client}"
+    measured = json.loads(
+        tools.call([*worker, json.dumps(asdict(load)), *names], f"measuring {client}")
     )
-    measured = json.loads(printed)
     results.versions.update(measured["versions"])
     for name, rate in measured["rates"].items():
         results.rates[client, name].append(rate)
+    for name, percentiles in measured["latencies"].items():
+        results.latencies[client, name].append(percentiles)
     for name, error in measured["errors"].items():
         results.errors[client, name] = error
 
@@ -79,22 +85,47 @@ def measure(chosen: argparse.Namespace, load: Load, rounds: int) -> Results:
     if "photon-pump" in participants:
         tools.install_photonpump()
     tools.compiled("limit")
-    with tools.answering_server(load.events) as port:
+    names = {server: names_of(server, chosen.rows) for server in SERVERS}
+    with tools.answering_server(load.events) as port, NodeProcess() as node_in_memory:
+        ports = {"answering": port, "node": node_in_memory.port}
         for number in range(1, rounds + 1):
             for who in participants:
                 print(f"round {number} of {rounds}: {who}", file=sys.stderr, flush=True)
                 if who == LIMIT:
                     measure_limit(port, chosen.rows, load, results)
-                else:
-                    measure_client(who, port, chosen.rows, load, results)
+                    continue
+                for server in SERVERS:
+                    measure_client(who, ports[server], names[server], load, results)
     return results
 
 
-def default_output(chosen: argparse.Namespace, failed: bool) -> Path:
+def names_of(server: str, rows: list[Row]) -> list[str]:
+    """What is measured against a server; latencies only where all rows are."""
+    latencies = LATENCIES if rows == list(ROWS) else ()
+    return [row.name for row in rows if server == "answering"] + [
+        latency.name for latency in latencies if latency.server == server
+    ]
+
+
+def node_section(quick: bool, rounds: int) -> str:
+    """How fast the embedded node is, so that a user sees which side is the limit."""
+    with tempfile.TemporaryDirectory() as folder:
+        load = node.QUICK if quick else node.Load()
+        lines = node.speed_report(Path(folder), load, rounds)
+    return "\n".join(["", "## The embedded node", "", *lines, ""])
+
+
+def write(chosen: argparse.Namespace, results: Results, report: str) -> None:
     """A complete run becomes one of the results kept; no part, smoke run or failure does."""
-    complete = not (failed or chosen.quick or chosen.only or chosen.rows != list(ROWS))
+    complete = chosen.is_whole and not (results.errors or chosen.quick)
     folder = tools.BENCH / "results" if complete else tools.BUILD
-    return folder / f"comparison-{date.today().isoformat()}.md"
+    output = chosen.output or folder / f"comparison-{date.today().isoformat()}.md"
+    output.parent.mkdir(parents=True, exist_ok=True)
+    if chosen.is_whole and not results.errors:
+        picture = output.with_suffix(".svg")
+        draw(results, chosen.rows, picture)
+        report += f"\n![The ratios as bars]({picture.name})\n"
+    output.write_text(report, encoding="utf-8")
 
 
 def main() -> int:
@@ -105,6 +136,8 @@ def main() -> int:
     try:
         results = measure(chosen, load, rounds)
         report = markdown(results, chosen.rows, load, rounds, before)
+        if chosen.is_whole:
+            report += node_section(chosen.quick, rounds)
     except tools.ToolError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
@@ -112,9 +145,7 @@ def main() -> int:
         print("bench: interrupted, nothing written", file=sys.stderr)
         return 130
     print(report)
-    output = chosen.output or default_output(chosen, bool(results.errors))
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(report, encoding="utf-8")
+    write(chosen, results, report)
     return 1 if results.errors else 0
 
 

@@ -65,6 +65,14 @@ def call(command: list[str], what: str, environment: dict[str, str] | None = Non
     return done.stdout
 
 
+def positive(text: str) -> int:
+    """A number of rounds and the like on the command line."""
+    value = int(text)
+    if value < 1:
+        raise ValueError(text)
+    return value
+
+
 def compiler() -> str:
     return os.environ.get("CC", "cc")
 
