@@ -72,7 +72,7 @@ async def test_del_03_hard_delete(version: int) -> None:
             await client.get("s")
 
 
-async def test_del_06_the_tombstone_is_seen() -> None:
+async def test_del_06_proto_08_the_tombstone_is_seen() -> None:
     """By clients that said who they are; test_proto_08 of the node has the others."""
     async with admin_client() as client:
         await write(client, "s", 2)

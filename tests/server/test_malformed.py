@@ -152,7 +152,7 @@ def send_until_closed_at_once(node: NodeThread, data: bytes) -> None:
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_random_bytes(node: NodeThread, seed: int) -> None:
+def test_proto_05_random_bytes(node: NodeThread, seed: int) -> None:
     random_ = random.Random(seed)
     for _ in range(60):
         send_until_closed_at_once(node, random_.randbytes(random_.randint(1, 3000)))

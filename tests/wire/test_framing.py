@@ -124,7 +124,7 @@ class TestCutting:
             assert received(receive, (data[:cut], data[cut:])) == whole
 
     @both_entries
-    def test_each_of_many_frames_at_every_byte(self, receive: Receive) -> None:
+    def test_proto_03_each_of_many_frames_at_every_byte(self, receive: Receive) -> None:
         framer = Framer()
         for frame in _frames_of(goldenlib.capture(MANY_FRAMES).data):
             whole, _ = goldenlib.split_frames(frame)
@@ -142,7 +142,7 @@ class TestCutting:
 
     @both_entries
     @pytest.mark.parametrize("name", goldenlib.CAPTURES)
-    def test_byte_by_byte(self, name: str, receive: Receive) -> None:
+    def test_proto_03_byte_by_byte(self, name: str, receive: Receive) -> None:
         data = goldenlib.capture(name).data
         assert received(receive, (data[i : i + 1] for i in range(len(data)))) == expected(data)
 
@@ -170,7 +170,7 @@ class TestCutting:
         chunk_sizes=st.lists(st.integers(1, 70_000), min_size=1, max_size=20),
         by_commit=st.booleans(),
     )
-    def test_any_frames_in_any_chunks(
+    def test_proto_03_any_frames_in_any_chunks(
         self, sizes: list[int], chunk_sizes: list[int], by_commit: bool
     ) -> None:
         data = stream_of(*sizes)
@@ -252,7 +252,7 @@ class TestFaults:
 
     @both_entries
     @pytest.mark.parametrize("length", [0, 1, 17, -1, -18, -(2**31), MAX_FRAME_SIZE + 1, 2**31 - 1])
-    def test_bad_length(self, length: int, receive: Receive) -> None:
+    def test_proto_03_bad_length(self, length: int, receive: Receive) -> None:
         framer = Framer()
         frames = receive(framer, self.PING + struct.pack("<i", length) + b"anything behind it")
         assert values(frames) == expected(self.PING)[0]

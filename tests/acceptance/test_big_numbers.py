@@ -1,4 +1,4 @@
-"""Event numbers above 2^31: a stream seeded so that its first event is number 2147483648."""
+"""BIG: event numbers above 2^31, in a stream seeded so that its first one is 2147483648."""
 
 from __future__ import annotations
 
@@ -6,19 +6,26 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-import pytest
+from acceptance.scenes import (
+    BACKWARD,
+    NO_STREAM,
+    OPEN,
+    node_and_admin,
+    numbers,
+    refused,
+    window,
+    write,
+)
 from grouplib import OK, Group
 from nodelib import NodeThread, event
 
-import fastpump
-import fastpump.server
-from fastpump import Client, NewEvent, StreamDirection, StreamMetadata, WrongExpectedVersion
+from fastpump import Beginning, Client, NewEvent, StreamMetadata
+from fastpump.subscriptions import Subscription
 
 LOW = 2**31 - 1
 """The number before the stream's first event."""
 
 NUMBERS = list(range(LOW + 1, LOW + 6))
-BACKWARD = StreamDirection.Backward
 
 
 def seed(node: Any) -> None:
@@ -30,41 +37,37 @@ def seed(node: Any) -> None:
 @asynccontextmanager
 async def big_stream() -> AsyncIterator[Client]:
     """A client of a node whose stream "big" holds the five NUMBERS and begins with them."""
-    async with fastpump.server.run() as node:
+    async with node_and_admin() as (node, client):
         seed(node)
-        async with fastpump.connect(
-            node.host, node.port, username="admin", password="changeit"
-        ) as client:
-            await client.publish("big", [NewEvent("t") for _ in NUMBERS])
-            await client.set_stream_metadata("big", StreamMetadata(truncate_before=LOW + 1))
-            yield client
+        await write(client, "big", len(NUMBERS))
+        await client.set_stream_metadata("big", StreamMetadata(truncate_before=LOW + 1))
+        yield client
 
 
 async def test_big_01_appending() -> None:
     async with big_stream() as client:
-        for expected in (LOW, -1):
-            with pytest.raises(WrongExpectedVersion) as caught:
-                await client.publish_event("big", "t", expected_version=expected)
-            assert caught.value.actual_version == LOW + 5
-        written = await client.publish_event("big", "t", expected_version=LOW + 5)
-        assert written.last_event_number == LOW + 6
+        for expected in (LOW, NO_STREAM):
+            await refused(write(client, "big", 1, expected), expected, LOW + 5, "big")
+        assert await write(client, "big", 1, LOW + 5) == LOW + 6
 
 
 async def test_big_02_reading() -> None:
     async with big_stream() as client:
         page = await client.get("big", from_event=0, max_count=5)
-        assert (len(page), page.next_event_number, page.is_end_of_stream) == (0, LOW + 1, False)
+        assert window(page) == ([], LOW + 1, OPEN)
         forward = await client.get("big", from_event=LOW)
         backward = await client.get("big", BACKWARD, from_event=LOW + 6)
-        assert [event.event_number for event in forward] == NUMBERS
-        assert [event.event_number for event in backward] == NUMBERS[::-1]
+        assert numbers(forward) == NUMBERS
+        assert numbers(backward) == NUMBERS[::-1]
         assert forward.last_event_number == LOW + 5
         for number in (*NUMBERS, -1):
             event = await client.get_event("big", number)
             assert event is not None
             assert event.event_number == (LOW + 5 if number == -1 else number)
         everything = [event async for event in client.iter_all()]
-        assert [e.event_number for e in everything if e.stream == "big"] == NUMBERS
+        assert numbers(event for event in everything if event.stream == "big") == NUMBERS
+        backwards = [event async for event in client.iter_all(BACKWARD)]
+        assert backwards == everything[::-1]
 
 
 async def test_big_03_links() -> None:
@@ -78,11 +81,26 @@ async def test_big_03_links() -> None:
             assert [event.event.event_number for event in pushed] == NUMBERS
 
 
-async def test_big_04_catching_up() -> None:
+async def take(subscription: Subscription, count: int) -> list[int]:
+    """The numbers of its next events that are of the stream."""
+    seen: list[int] = []
+    while len(seen) < count:
+        event = await anext(subscription.events)
+        if event.stream == "big":
+            seen.append(event.event_number)
+    return seen
+
+
+async def test_big_04_following() -> None:
     async with big_stream() as client:
-        async with await client.subscribe_to("big", start_from=LOW + 2) as subscription:
-            caught_up = [await subscription.events.__anext__() for _ in NUMBERS[1:]]
-            assert [event.event_number for event in caught_up] == NUMBERS[1:]
+        async with await client.subscribe_to("big") as live:
+            await client.publish_event("big", "t")
+            assert await take(live, 1) == [LOW + 6]
+        everything = [*NUMBERS, LOW + 6]
+        async with await client.subscribe_to("big", start_from=LOW) as from_low:
+            assert await take(from_low, 6) == everything
+        async with await client.subscribe_to_all(Beginning) as log:
+            assert await take(log, 6) == everything
 
 
 def test_big_04_persistent_subscriptions() -> None:
