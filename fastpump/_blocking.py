@@ -9,9 +9,9 @@ from functools import update_wrapper
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
 from fastpump._background import BackgroundLoop
+from fastpump._consuming import Batch
 from fastpump.exceptions import ClientClosed
 from fastpump.messages import Event
-from fastpump.subscriptions import Batch
 
 P = ParamSpec("P")
 T = TypeVar("T")

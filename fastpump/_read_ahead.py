@@ -12,11 +12,11 @@ number and in bytes. Two ways to know where the next page starts:
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from typing import Any, Generic, Protocol, TypeVar
 
+from fastpump._bell import Bell
 from fastpump._events import AllStreamSlice, StreamSlice
 from fastpump._position import End, Position
 from fastpump.exceptions import ProtocolError
@@ -89,7 +89,7 @@ class ReadAhead(Generic[PageT]):
         self._slots: deque[Slot] = deque()
         self._buffered = 0
         self._page_size = 0  # of the last page; the next ones are taken to be as large
-        self._waiter: asyncio.Future[None] | None = None
+        self._bell = Bell()
 
     async def pages(self) -> AsyncGenerator[PageT, None]:
         """The pages up to the end that hold events, each as soon as it is there.
@@ -102,7 +102,7 @@ class ReadAhead(Generic[PageT]):
             while self._slots:
                 page = self._take()
                 if page is None:
-                    await self._arrival()
+                    await self._bell.wait()
                 elif len(page):
                     yield page
         finally:
@@ -112,7 +112,7 @@ class ReadAhead(Generic[PageT]):
     def stop(self) -> None:
         """End the pages, also for who waits for one; what is under way is let go."""
         self._drop_slots()
-        self._wake()
+        self._bell.ring()
 
     def _take(self) -> PageT | None:
         """The next page, if it is there."""
@@ -132,10 +132,10 @@ class ReadAhead(Generic[PageT]):
         self._buffered += self._page_size
         if slot is self._slots[-1]:
             self._look_ahead()
-        self._wake()
+        self._bell.ring()
 
     def on_error(self) -> None:
-        self._wake()
+        self._bell.ring()
 
     def _keep_course(self, start: Any, page: PageT) -> None:
         """Drop what was asked for at a wrong place, and see that the window is full."""
@@ -176,17 +176,6 @@ class ReadAhead(Generic[PageT]):
             slot.dropped = True
         self._slots.clear()
         self._buffered = 0
-
-    async def _arrival(self) -> None:
-        self._waiter = asyncio.get_running_loop().create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
 
 
 class StreamForward:

@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 
 from fastpump import _cold
 from fastpump._commands import Command
-from fastpump._dispatcher import Retry
+from fastpump._dispatcher import Dispatcher, Retry
 from fastpump._events import Events
 from fastpump._framing import Frame, encode_frame
 from fastpump._operations import Operation
@@ -23,8 +23,6 @@ from fastpump.exceptions import (
 )
 from fastpump.messages import SubscriptionDropReason
 
-_GOES_ON = (Command.SubscriptionConfirmation, Command.StreamEventAppeared)
-
 
 class Confirmation(NamedTuple):
     """What a server pushes lies behind these (protocol document, section 8.1)."""
@@ -32,6 +30,8 @@ class Confirmation(NamedTuple):
     last_commit_position: int
     last_event_number: int
     """-1: the stream has no event. 2**63 - 1: it was deleted for ever."""
+    subscription_id: str = ""
+    """What a persistent subscription's events are answered under."""
 
 
 class Subscriber(Protocol):
@@ -66,26 +66,25 @@ class _Handover:
         self.subscriber.on_end(error)
 
 
-class SubscribeToStream(Operation):
-    """A volatile subscription to a stream, or to all of them ("")."""
+class Subscribe(Operation):
+    """A request whose replies go on.
 
-    __slots__ = ("_has_left", "_is_confirmed", "_subscriber")
-    reply = Command.SubscriptionConfirmation
+    Attributes:
+        was_dropped: the server has ended it.
+    """
+
+    __slots__ = ("_has_left", "_is_confirmed", "_subscriber", "was_dropped")
+    push: Command
+    """What events come in."""
 
     def __init__(
         self, correlation_id: bytes, frame: bytes, subscriber: Subscriber, timeout: float, name: str
     ) -> None:
         super().__init__(correlation_id, frame, _Handover(subscriber), timeout, name)
+        self.was_dropped = False
         self._subscriber = subscriber
         self._is_confirmed = False
         self._has_left = False
-
-    @staticmethod
-    def encode(correlation_id: bytes, stream: str, resolve_links: bool) -> bytes:
-        body = _cold.encode(
-            "SubscribeToStream", event_stream_id=stream, resolve_link_tos=resolve_links
-        )
-        return encode_frame(Command.SubscribeToStream, correlation_id, body)
 
     @property
     def is_abandoned(self) -> bool:
@@ -97,42 +96,62 @@ class SubscribeToStream(Operation):
 
     def on_frame(self, frame: Frame, retry: Retry) -> bool:
         if self._has_left:
-            return frame.command not in _GOES_ON
+            return frame.command not in (self.reply, self.push)
         super().on_frame(frame, retry)
         return self.waiter.done() or not self._is_confirmed
 
     def on_reply(self, frame: Frame, retry: Retry) -> None:
         if self._is_confirmed:
             return  # said twice
-        reply = _cold.decode("SubscriptionConfirmation", frame.body)
+        confirmation = self._decode_confirmation(frame)
         self._is_confirmed = True
-        self._subscriber.on_confirmed(
-            Confirmation(reply.last_commit_position, reply.last_event_number)
-        )
+        self._subscriber.on_confirmed(confirmation)
+
+    def _decode_confirmation(self, frame: Frame) -> Confirmation:
+        raise NotImplementedError
 
     def _on_other_frame(self, frame: Frame, retry: Retry) -> None:
-        if frame.command == Command.StreamEventAppeared and self._is_confirmed:
+        if frame.command == self.push and self._is_confirmed:
             self._subscriber.on_events(decode_pushes(frame))
         elif frame.command == Command.SubscriptionDropped:
-            self._on_dropped(_cold.decode("SubscriptionDropped", frame.body).reason)
+            self.was_dropped = True
+            self._on_dropped(_cold.decode("SubscriptionDropped", frame.body).reason, retry)
         else:
             super()._on_other_frame(frame, _give_up if self._is_confirmed else retry)
 
-    def _on_dropped(self, reason: int) -> None:
-        if reason == SubscriptionDropReason.AccessDenied:
-            self.fail(self.access_denied())
-        elif not self._is_confirmed:
-            self.fail(self._dropped_for(reason, SubscriptionCreationFailed))
-        elif reason == SubscriptionDropReason.Unsubscribed:
+    def _on_dropped(self, reason: int, retry: Retry) -> None:
+        if reason == SubscriptionDropReason.Unsubscribed and self._is_confirmed:
             self.waiter.set_result(None)
         else:
-            self.fail(self._dropped_for(reason, SubscriptionFailed))
+            self.fail(self._why_dropped(reason))
 
-    def _dropped_for(self, reason: int, kind: type[ConversationException]) -> ConversationException:
+    def _why_dropped(self, reason: int) -> ConversationException:
+        if reason == SubscriptionDropReason.AccessDenied:
+            return self.access_denied()
         known = {int(member): member.name for member in SubscriptionDropReason}
         why = known.get(reason, f"reason {reason}")
+        kind = SubscriptionFailed if self._is_confirmed else SubscriptionCreationFailed
         text = f"The server dropped the subscription to {self.stream!r}: {why}"
         return kind(self.conversation_id, text)
+
+
+class SubscribeToStream(Subscribe):
+    """A volatile subscription to a stream, or to all of them ("")."""
+
+    __slots__ = ()
+    reply = Command.SubscriptionConfirmation
+    push = Command.StreamEventAppeared
+
+    @staticmethod
+    def encode(correlation_id: bytes, stream: str, resolve_links: bool) -> bytes:
+        body = _cold.encode(
+            "SubscribeToStream", event_stream_id=stream, resolve_link_tos=resolve_links
+        )
+        return encode_frame(Command.SubscribeToStream, correlation_id, body)
+
+    def _decode_confirmation(self, frame: Frame) -> Confirmation:
+        reply = _cold.decode("SubscriptionConfirmation", frame.body)
+        return Confirmation(reply.last_commit_position, reply.last_event_number)
 
 
 def _give_up(operation: Operation, error: FastpumpError) -> None:
@@ -140,5 +159,22 @@ def _give_up(operation: Operation, error: FastpumpError) -> None:
     operation.fail(error)
 
 
-def encode_unsubscribe(correlation_id: bytes) -> bytes:
-    return encode_frame(Command.UnsubscribeFromStream, correlation_id)
+class Wire:
+    """What a subscription needs to talk to the server."""
+
+    def __init__(self, dispatcher: Dispatcher, timeout: float) -> None:
+        self._dispatcher = dispatcher
+        self._timeout = timeout
+
+    def unsubscribe(self, operation: Subscribe) -> None:
+        """Ask the server to stop."""
+        operation.leave()
+        if operation.attempts:
+            # The id is the one it has now: a request that was sent again has got a new one.
+            self._dispatcher.send_now(
+                encode_frame(Command.UnsubscribeFromStream, operation.correlation_id)
+            )
+
+    def was_out_of_reach(self) -> bool:
+        """Whether a request that has just timed out spent some of its time without connection."""
+        return not self._dispatcher.has_been_connected_for(self._timeout)

@@ -16,25 +16,19 @@ from history, at the consumer's pace.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from types import AsyncGeneratorType, TracebackType
-from typing import Any, Generic, Protocol, TypeVar, cast
+from typing import Any, Protocol
 
+from fastpump._bell import Bell
+from fastpump._consuming import Batch, Consuming
 from fastpump._dispatcher import Dispatcher
 from fastpump._events import AllStreamSlice, Event, Events, StreamSlice
 from fastpump._read_ahead import ReadAhead
-from fastpump._subscribing import Confirmation, SubscribeToStream, encode_unsubscribe
-from fastpump.exceptions import (
-    ConnectionLost,
-    OperationTimedOut,
-    StreamDeleted,
-    StreamNotFound,
-    UsageError,
-)
+from fastpump._subscribing import Confirmation, SubscribeToStream, Wire
+from fastpump.exceptions import ConnectionLost, OperationTimedOut, StreamDeleted, StreamNotFound
 from fastpump.messages import Position
 
 LOG = logging.getLogger("fastpump.subscriptions")
@@ -44,10 +38,6 @@ BUFFER_BYTES = 16 * 1024 * 1024
 
 LAST_NUMBER = 2**63 - 1
 """The number of the event that stands for the end of a deleted stream (section 7)."""
-
-T = TypeVar("T")
-
-Batch = Sequence[Event]
 
 
 class Log(Protocol):
@@ -104,14 +94,14 @@ class PushBuffer:
         self._events = 0
         self._bytes = 0
         self._confirmation: Confirmation | None = None
-        self._waiter: asyncio.Future[None] | None = None
+        self._bell = Bell()
         self._operation = log.subscribe(self)
 
     # --- for the operation ---
 
     def on_confirmed(self, confirmation: Confirmation) -> None:
         self._confirmation = confirmation
-        self._wake()
+        self._bell.ring()
 
     def on_events(self, events: Events) -> None:
         self._batches.append(events)
@@ -120,7 +110,7 @@ class PushBuffer:
         if self._events > self._max_events or self._bytes > self._max_bytes:
             LOG.info("The consumer of %s is slow: catching up from history again", self._log.name)
             self.close()
-        self._wake()
+        self._bell.ring()
 
     def on_end(self, error: BaseException | None) -> None:
         if not self.is_open:
@@ -131,7 +121,7 @@ class PushBuffer:
         if isinstance(error, OperationTimedOut):
             # The request may have been heard all the same.
             self._log.unsubscribe(self._operation)
-        self._wake()
+        self._bell.ring()
 
     # --- for the consumer ---
 
@@ -142,7 +132,7 @@ class PushBuffer:
             FastpumpError: the server does not confirm it.
         """
         while self._confirmation is None and self.is_open:
-            await self._change()
+            await self._bell.wait()
         if self._confirmation is None and self.error is not None:
             raise self.error
         return self._confirmation
@@ -152,7 +142,7 @@ class PushBuffer:
         while not self._batches:
             if not self.is_open:
                 return None
-            await self._change()
+            await self._bell.wait()
         events = self._batches.popleft()
         self._events -= len(events)
         self._bytes -= events.nbytes
@@ -163,52 +153,10 @@ class PushBuffer:
         if self.is_open:
             self.is_open = False
             self._log.unsubscribe(self._operation)
-            self._wake()
-
-    async def _change(self) -> None:
-        self._waiter = asyncio.get_running_loop().create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+            self._bell.ring()
 
 
-class Loop(AsyncIterator[T], Generic[T]):
-    """What `async for` runs over: the events of a subscription, or its batches.
-
-    It can be left and entered again, also by a cancelled wait for the next item: it goes on behind
-    the last one given out.
-    """
-
-    def __init__(self, begin: Callable[[], AsyncGenerator[T, None]]) -> None:
-        self._begin = begin
-        self._items: AsyncGeneratorType[T, None] | None = None
-
-    def __aiter__(self) -> Loop[T]:
-        return self
-
-    def __anext__(self) -> Awaitable[T]:
-        items = self._items
-        if items is None or items.ag_frame is None:  # not begun, or ended by a cancellation
-            items = self._items = cast("AsyncGeneratorType[T, None]", self._begin())
-        elif items.ag_running:
-            raise UsageError(
-                "subscription",
-                "another loop waits for its next event; subscribe once more for a second loop",
-            )
-        return items.__anext__()
-
-    async def stop(self) -> None:
-        """Release what the loop holds, unless it waits: then its owner will be woken and do so."""
-        if self._items is not None and not self._items.ag_running:
-            await self._items.aclose()
-
-
-class Subscription:
+class Subscription(Consuming):
     """A subscription to a stream or to all of them; `Client.subscribe_to` makes one.
 
     Take its events, or whole batches of them, in one loop; leaving `async with`, or `unsubscribe`,
@@ -233,6 +181,7 @@ class Subscription:
     """
 
     def __init__(self, log: Log, checkpoint: Any, max_events: int, max_bytes: int) -> None:
+        super().__init__()
         self.name = log.name
         self.checkpoint = checkpoint
         self._log = log
@@ -243,56 +192,19 @@ class Subscription:
         self._pushes: PushBuffer | None = None
         self._is_caught_up = False
         self._over = False
-        self._events: Loop[Event] = Loop(self._each)
-        self._slices: Loop[Batch] = Loop(self._each_batch)
-        self._loop: Loop[Event] | Loop[Batch] | None = None
 
     def __repr__(self) -> str:
         state = "over" if self._over else "live" if self.is_live else "catching up"
         return f"<Subscription to {self.name}, {state}, at {self.checkpoint}>"
-
-    async def __aenter__(self) -> Subscription:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.unsubscribe()
 
     @property
     def is_live(self) -> bool:
         """History was given out up to its end, and what is written now is pushed."""
         return self._is_caught_up and self._pushes is not None and self._pushes.is_open
 
-    @property
-    def events(self) -> AsyncIterator[Event]:
-        """The events, one by one. Raises what `slices` does."""
-        return self._events
-
-    def slices(self) -> AsyncIterator[Batch]:
-        """The events in the batches they come in: pages while catching up, then pushes.
-
-        Raises (in the loop):
-            AccessDenied, StreamDeleted, SubscriptionFailed, ClientClosed, …: it cannot go on.
-            UsageError: there is another loop already.
-        """
-        return self._slices
-
     def place_of(self, event: Event) -> Any:
         """Where an event of it lies: what `checkpoint` is when the event's turn is over."""
         return self._log.place_of(event)
-
-    async def unsubscribe(self) -> None:
-        """End it. The loop over its events ends too, and what is waiting is not given out.
-
-        Does nothing the second time.
-        """
-        self._end()
-        if self._loop is not None:
-            await self._loop.stop()
 
     async def start_now(self) -> None:
         """Begin with what is written from now on.
@@ -307,21 +219,6 @@ class Subscription:
             self._end()
             raise
         self._is_caught_up = True
-
-    def _each(self) -> AsyncGenerator[Event, None]:
-        self._enter(self._events)
-        return self._give_events()
-
-    def _each_batch(self) -> AsyncGenerator[Batch, None]:
-        self._enter(self._slices)
-        return self._give_batches()
-
-    def _enter(self, loop: Loop[Event] | Loop[Batch]) -> None:
-        if self._loop not in (None, loop):
-            raise UsageError(
-                "subscription", "has a loop over events or slices; subscribe once more for another"
-            )
-        self._loop = loop
 
     async def _give_events(self) -> AsyncGenerator[Event, None]:
         place_of = self._log.place_of
@@ -455,12 +352,11 @@ def is_behind(place: Any, last: Any) -> bool:
     return last is None or place > last
 
 
-class _Wire:
+class _LogWire(Wire):
     """What both kinds of log need to talk to the server."""
 
     def __init__(self, dispatcher: Dispatcher, timeout: float, resolve_links: bool) -> None:
-        self._dispatcher = dispatcher
-        self._timeout = timeout
+        super().__init__(dispatcher, timeout)
         self._resolve_links = resolve_links
 
     def _subscribe(self, stream: str, name: str, subscriber: PushBuffer) -> SubscribeToStream:
@@ -470,17 +366,8 @@ class _Wire:
         self._dispatcher.start(operation)
         return operation
 
-    def unsubscribe(self, operation: SubscribeToStream) -> None:
-        operation.leave()
-        if operation.attempts:
-            # The id is the one it has now: a request that was sent again has got a new one.
-            self._dispatcher.send_now(encode_unsubscribe(operation.correlation_id))
 
-    def was_out_of_reach(self) -> bool:
-        return not self._dispatcher.has_been_connected_for(self._timeout)
-
-
-class StreamLog(_Wire):
+class StreamLog(_LogWire):
     """A stream; places in it are event numbers."""
 
     def __init__(
@@ -511,7 +398,7 @@ class StreamLog(_Wire):
         return self._subscribe(self.name, self.name, subscriber)
 
 
-class AllLog(_Wire):
+class AllLog(_LogWire):
     """The log of all events; places in it are Positions."""
 
     name = "$all"

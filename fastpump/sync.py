@@ -34,9 +34,9 @@ from fastpump._blocking import (
     opening,
     paging,
 )
+from fastpump._consuming import Batch
 from fastpump.exceptions import UsageError
 from fastpump.messages import Event, WriteResult
-from fastpump.subscriptions import Batch
 
 __all__ = ["Client", "Subscription", "Transaction", "connect"]
 
