@@ -25,7 +25,7 @@ class Administering(Reading, Writing):
         stream: str,
         expected_version: int = ExpectedVersion.Any,
         hard: bool = False,
-        require_master: bool = False,
+        require_master: bool | None = None,
     ) -> Position:
         """Delete a stream.
 
@@ -50,7 +50,7 @@ class Administering(Reading, Writing):
             "DeleteStream",
             event_stream_id=stream,
             expected_version=expected_version,
-            require_leader=require_master,
+            require_leader=self._leader_only(require_master),
             hard_delete=hard,
         )
         frame = encode_frame(Command.DeleteStream, correlation_id, body)
@@ -81,7 +81,7 @@ class Administering(Reading, Writing):
         stream: str,
         metadata: StreamMetadata | bytes | None,
         expected_version: int = ExpectedVersion.Any,
-        require_master: bool = False,
+        require_master: bool | None = None,
     ) -> WriteResult:
         """Replace a stream's metadata.
 

@@ -10,11 +10,13 @@ from fastpump.exceptions import UsageError
 from fastpump.messages import (
     MAX_READ_COUNT,
     Beginning,
+    Credential,
     End,
     ExpectedVersion,
     Position,
     PositionSentinel,
     StreamDirection,
+    Token,
 )
 
 MAX_NUMBER = 2**63 - 1
@@ -52,6 +54,18 @@ def check_expected_version(version: int) -> None:
     check_number("expected_version", version, ExpectedVersion.StreamMustExist)
     if version == -3:
         raise UsageError("expected_version", "-3 is not one of ExpectedVersion")
+
+
+def credential_of(argument: str, value: Credential | Token | tuple[str, str]) -> Credential | Token:
+    if isinstance(value, (Credential, Token)):
+        return value
+    if isinstance(value, tuple) and len(value) == 2:
+        return Credential(*value)
+    # Whatever it is, it may hold a password.
+    raise UsageError(
+        argument,
+        f"must be a Credential, a Token or (username, password), not {type(value).__name__}",
+    )
 
 
 def check_count(argument: str, count: int) -> None:

@@ -27,7 +27,7 @@ from fastpump.exceptions import (
     FastpumpError,
     NotAuthenticated,
 )
-from fastpump.messages import Credential
+from fastpump.messages import Credential, Token
 
 LOG = logging.getLogger("fastpump.connector")
 
@@ -65,7 +65,7 @@ class Connector:
         host: str,
         port: int,
         dispatcher: Dispatcher,
-        credential: Credential | None,
+        credential: Credential | Token | None,
         name: str,
         settings: ConnectionSettings,
     ) -> None:

@@ -60,6 +60,24 @@ class Operation(Protocol):
         """Nobody waits for the result any more."""
 
 
+class Outlet(Protocol):
+    """Where operations are started: a dispatcher, or what adds credentials on the way to one."""
+
+    new_correlation_id: Callable[[], bytes]
+
+    @property
+    def is_full(self) -> bool:
+        """Callers should wait in `room()` before they start another operation."""
+
+    def start(self, operation: Operation) -> None: ...
+
+    def send_now(self, frame: bytes) -> None: ...
+
+    def has_been_connected_for(self, seconds: float) -> bool: ...
+
+    async def room(self) -> None: ...
+
+
 class Dispatcher:
     """The operations that wait for a reply.
 

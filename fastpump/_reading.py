@@ -37,7 +37,7 @@ class Reading(Requesting):
         stream: str,
         event_number: int,
         resolve_links: bool = True,
-        require_master: bool = False,
+        require_master: bool | None = None,
         correlation_id: UUID | None = None,
     ) -> Event | None:
         """Read one event.
@@ -46,7 +46,7 @@ class Reading(Requesting):
             stream: the stream.
             event_number: its number in the stream, from 0; -1 for the last one.
             resolve_links: if it is a link, read what it points to as well.
-            require_master: only the leader of a cluster may answer.
+            require_master: only the leader of a cluster may answer; None for what `connect` says.
             correlation_id: of the request; a new one by default.
 
         Returns:
@@ -57,7 +57,9 @@ class Reading(Requesting):
         """
         check_number("event_number", event_number, -1)
         wire_id = self._new_id(correlation_id)
-        frame = encode_read_event(wire_id, stream, event_number, resolve_links, require_master)
+        frame = encode_read_event(
+            wire_id, stream, event_number, resolve_links, self._leader_only(require_master)
+        )
         event: Event | None = await self._perform(ReadEvent, wire_id, frame, stream)
         return event
 
@@ -68,7 +70,7 @@ class Reading(Requesting):
         from_event: int | None = None,
         max_count: int = 100,
         resolve_links: bool = True,
-        require_master: bool = False,
+        require_master: bool | None = None,
         correlation_id: UUID | None = None,
     ) -> StreamSlice:
         """Read one page of a stream.
@@ -97,7 +99,7 @@ class Reading(Requesting):
             start,
             max_count,
             resolve_links,
-            require_master,
+            self._leader_only(require_master),
         )
         kind = ReadStreamForward if direction == Forward else ReadStreamBackward
         page: StreamSlice = await self._perform(kind, wire_id, frame, stream, start)
@@ -109,7 +111,7 @@ class Reading(Requesting):
         from_position: Position | PositionSentinel | None = None,
         max_count: int = 100,
         resolve_links: bool = True,
-        require_master: bool = False,
+        require_master: bool | None = None,
         correlation_id: UUID | None = None,
     ) -> AllStreamSlice:
         """Read one page of the log of all events. By default only administrators may.
@@ -138,7 +140,7 @@ class Reading(Requesting):
             prepare,
             max_count,
             resolve_links,
-            require_master,
+            self._leader_only(require_master),
         )
         kind = ReadAllForward if direction == Forward else ReadAllBackward
         page: AllStreamSlice = await self._perform(kind, wire_id, frame, "$all")
@@ -151,7 +153,7 @@ class Reading(Requesting):
         from_event: int | None = None,
         batch_size: int = 100,
         resolve_links: bool = True,
-        require_master: bool = False,
+        require_master: bool | None = None,
         correlation_id: UUID | None = None,
     ) -> AsyncGenerator[Event, None]:
         """The events of a stream, one by one, up to its end.
@@ -183,7 +185,7 @@ class Reading(Requesting):
         from_event: int | None = None,
         batch_size: int = 100,
         resolve_links: bool = True,
-        require_master: bool = False,
+        require_master: bool | None = None,
         correlation_id: UUID | None = None,
     ) -> AsyncGenerator[StreamSlice, None]:
         """The pages of a stream up to its end, for work on many events at a time.
@@ -208,7 +210,7 @@ class Reading(Requesting):
         from_event: int | None,
         batch_size: int,
         resolve_links: bool,
-        require_master: bool = False,
+        require_master: bool | None = None,
         correlation_id: UUID | None = None,
     ) -> ReadAhead[StreamSlice]:
         dispatcher = self._dispatcher or self._not_connected()
@@ -217,6 +219,7 @@ class Reading(Requesting):
         forward = direction == Forward
         kind = ReadStreamForward if forward else ReadStreamBackward
         course = (StreamForward if forward else StreamBackward)(start, batch_size)
+        leader_only = self._leader_only(require_master)
         first_id = correlation_id
 
         def ask(number: int, slot: Slot) -> None:
@@ -224,7 +227,7 @@ class Reading(Requesting):
             wire_id = self._new_id(first_id)
             first_id = None
             frame = encode_read_stream(
-                wire_id, not forward, stream, number, batch_size, resolve_links, require_master
+                wire_id, not forward, stream, number, batch_size, resolve_links, leader_only
             )
             dispatcher.start(kind(wire_id, frame, slot, self._timeout, stream, number))
 
@@ -236,7 +239,7 @@ class Reading(Requesting):
         from_position: Position | PositionSentinel | None = None,
         batch_size: int = 100,
         resolve_links: bool = True,
-        require_master: bool = False,
+        require_master: bool | None = None,
         correlation_id: UUID | None = None,
     ) -> AsyncGenerator[Event, None]:
         """The events of the log of all events, one by one, up to its end.
@@ -257,7 +260,7 @@ class Reading(Requesting):
         from_position: Position | PositionSentinel | None = None,
         batch_size: int = 100,
         resolve_links: bool = True,
-        require_master: bool = False,
+        require_master: bool | None = None,
         correlation_id: UUID | None = None,
     ) -> AsyncGenerator[AllStreamSlice, None]:
         """The pages of the log of all events up to its end.
@@ -275,7 +278,7 @@ class Reading(Requesting):
         from_position: Position | PositionSentinel | None,
         batch_size: int,
         resolve_links: bool,
-        require_master: bool = False,
+        require_master: bool | None = None,
         correlation_id: UUID | None = None,
     ) -> ReadAhead[AllStreamSlice]:
         dispatcher = self._dispatcher or self._not_connected()
@@ -283,6 +286,7 @@ class Reading(Requesting):
         check_count("batch_size", batch_size)
         forward = direction == Forward
         kind = ReadAllForward if forward else ReadAllBackward
+        leader_only = self._leader_only(require_master)
         first_id = correlation_id
 
         def ask(position: tuple[int, int], slot: Slot) -> None:
@@ -291,7 +295,7 @@ class Reading(Requesting):
             first_id = None
             commit, prepare = position
             frame = encode_read_all(
-                wire_id, not forward, commit, prepare, batch_size, resolve_links, require_master
+                wire_id, not forward, commit, prepare, batch_size, resolve_links, leader_only
             )
             dispatcher.start(kind(wire_id, frame, slot, self._timeout, "$all"))
 

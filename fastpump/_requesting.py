@@ -6,7 +6,7 @@ import asyncio
 from typing import Any, NoReturn
 from uuid import UUID
 
-from fastpump._dispatcher import Dispatcher
+from fastpump._dispatcher import Outlet
 from fastpump._operations import Operation
 from fastpump.exceptions import ClientClosed, UsageError
 
@@ -14,11 +14,13 @@ from fastpump.exceptions import ClientClosed, UsageError
 class Requesting:
     """The base of what offers operations. It belongs to the event loop it is connected on."""
 
-    _dispatcher: Dispatcher | None
+    _dispatcher: Outlet | None
     """None before the client is connected."""
     _loop: asyncio.AbstractEventLoop
     _timeout: float
     """Seconds an operation may take."""
+    _require_master: bool
+    """What a call asks for that does not say itself whether only the leader may answer."""
 
     async def _perform(
         self,
@@ -46,6 +48,9 @@ class Requesting:
         if not isinstance(wanted, UUID) or wanted.int == 0:
             raise UsageError(argument, f"must be a UUID that is not all zero, not {wanted!r}")
         return wanted.bytes_le
+
+    def _leader_only(self, wanted: bool | None) -> bool:
+        return self._require_master if wanted is None else wanted
 
     def _not_connected(self) -> NoReturn:
         raise ClientClosed("The client is not connected: use `async with`, or await connect()")

@@ -30,6 +30,7 @@ class ConnectionSettings:
     max_frame_size: int = MAX_FRAME_SIZE
     ssl_context: ssl.SSLContext | None = None
     target_host: str | None = None
+    require_master: bool = False
 
     def __post_init__(self) -> None:
         for name, (accepts, wanted) in _RULES.items():
@@ -42,6 +43,7 @@ Rule = tuple[Callable[[Any], bool], str]
 
 _TIME: Rule = (lambda value: value > 0, "above 0 seconds")
 _DELAY: Rule = (lambda value: value >= 0, "0 seconds or more")
+_FLAG: Rule = (lambda value: isinstance(value, bool), "True or False")
 _COUNT: Rule = (lambda value: isinstance(value, int) and value >= 1, "1 or more")
 
 _RULES: dict[str, Rule] = {
@@ -55,6 +57,7 @@ _RULES: dict[str, Rule] = {
         "0 or more, or -1 for no limit",
     ),
     "max_attempts": _COUNT,
+    "require_master": _FLAG,
     "max_in_flight": _COUNT,
     "max_frame_size": (
         lambda value: isinstance(value, int) and SHORTEST_FRAME <= value <= LONGEST_FRAME,

@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 
 from fastpump import _cold
 from fastpump._commands import Command
-from fastpump._dispatcher import Dispatcher, Retry
+from fastpump._dispatcher import Outlet, Retry
 from fastpump._events import Events
 from fastpump._framing import Frame, encode_frame
 from fastpump._operations import Operation
@@ -162,7 +162,7 @@ def _give_up(operation: Operation, error: FastpumpError) -> None:
 class Wire:
     """What a subscription needs to talk to the server."""
 
-    def __init__(self, dispatcher: Dispatcher, timeout: float) -> None:
+    def __init__(self, dispatcher: Outlet, timeout: float) -> None:
         self._dispatcher = dispatcher
         self._timeout = timeout
 

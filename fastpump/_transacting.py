@@ -25,7 +25,7 @@ class Transacting(Requesting):
         stream: str,
         expected_version: int = ExpectedVersion.Any,
         transaction_id: int | None = None,
-        require_master: bool = False,
+        require_master: bool | None = None,
     ) -> Transaction:
         """A transaction on a stream, started when it is entered.
 
@@ -48,7 +48,8 @@ class Transacting(Requesting):
             raise UsageError("expected_version", "StreamMustExist is not possible here")
         if transaction_id is not None:
             check_number("transaction_id", transaction_id, 0)
-        steps = _Steps(self._new_id, self._perform, stream, expected_version, require_master)
+        leader_only = self._leader_only(require_master)
+        steps = _Steps(self._new_id, self._perform, stream, expected_version, leader_only)
         return Transaction(steps, transaction_id)
 
 

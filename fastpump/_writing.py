@@ -24,7 +24,7 @@ class Writing(Requesting):
         id: UUID | None = None,
         metadata: Any = None,
         expected_version: int = ExpectedVersion.Any,
-        require_master: bool = False,
+        require_master: bool | None = None,
     ) -> WriteResult:
         """Write one event.
 
@@ -37,7 +37,7 @@ class Writing(Requesting):
             metadata: like `body`; None for none.
             expected_version: number of the event that must be the stream's last one, or one of
                 `ExpectedVersion`.
-            require_master: only the leader of a cluster may answer.
+            require_master: only the leader of a cluster may answer; None for what `connect` says.
 
         Raises:
             WrongExpectedVersion, StreamDeleted, WriteFailed: the server refused.
@@ -49,7 +49,14 @@ class Writing(Requesting):
             check_expected_version(expected_version)
         correlation_id = dispatcher.new_correlation_id()
         frame = encode_write_event(
-            correlation_id, stream, expected_version, type, body, metadata, id, require_master
+            correlation_id,
+            stream,
+            expected_version,
+            type,
+            body,
+            metadata,
+            id,
+            self._require_master if require_master is None else require_master,
         )
         # What `_perform` does, without a coroutine of its own: this is the call that ingest
         # workers make hundreds of thousands of times a second.
@@ -67,7 +74,7 @@ class Writing(Requesting):
         stream: str,
         events: Iterable[NewEventData] | AsyncIterable[NewEventData],
         expected_version: int = ExpectedVersion.Any,
-        require_master: bool = False,
+        require_master: bool | None = None,
     ) -> WriteResult:
         """Write events to a stream, all or none of them.
 
@@ -84,7 +91,9 @@ class Writing(Requesting):
         correlation_id = self._new_id(None)
         check_expected_version(expected_version)
         batch = await collect(events)
-        frame = encode_write_events(correlation_id, stream, expected_version, batch, require_master)
+        frame = encode_write_events(
+            correlation_id, stream, expected_version, batch, self._leader_only(require_master)
+        )
         result: WriteResult = await self._perform(
             WriteEvents, correlation_id, frame, stream, expected_version
         )

@@ -5,28 +5,23 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
-import time
 import warnings
 from types import TracebackType
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
-from fastpump._administering import Administering
-from fastpump._commands import Command
+from fastpump._acting import ActingClient, Operations
+from fastpump._arguments import credential_of
 from fastpump._connector import Connector, ConnectorState
 from fastpump._dispatcher import Dispatcher
-from fastpump._following import Following
-from fastpump._framing import encode_frame
-from fastpump._operations import Ping
 from fastpump._settings import ConnectionSettings, context_for
-from fastpump._transacting import Transacting
 from fastpump.exceptions import ClientClosed, UsageError
-from fastpump.messages import Credential
+from fastpump.messages import Credential, Token
 
-__all__ = ["Client", "connect"]
+__all__ = ["ActingClient", "Client", "connect"]
 
 
-class Client(Following, Administering, Transacting):
+class Client(Operations):
     """A connection to Event Store and the operations on it; `connect()` makes one.
 
     Use it as an asynchronous context manager, or call `connect` and `close`. It belongs to the
@@ -43,7 +38,7 @@ class Client(Following, Administering, Transacting):
         self,
         host: str,
         port: int,
-        credential: Credential | None,
+        credential: Credential | Token | None,
         name: str,
         settings: ConnectionSettings,
     ) -> None:
@@ -53,6 +48,7 @@ class Client(Following, Administering, Transacting):
         self._name = name
         self._settings = settings
         self._timeout = settings.operation_timeout
+        self._require_master = settings.require_master
         self._connector: Connector | None = None
         self._dispatcher = None
 
@@ -95,13 +91,22 @@ class Client(Following, Administering, Transacting):
     ) -> None:
         await self.close()
 
-    async def ping(self, conversation_id: UUID | None = None) -> float:
-        """Send a Ping; returns the seconds until its Pong came."""
-        correlation_id = self._new_id(conversation_id, "conversation_id")
-        frame = encode_frame(Command.Ping, correlation_id)
-        begin = time.perf_counter()
-        await self._perform(Ping, correlation_id, frame)
-        return time.perf_counter() - begin
+    def acting_as(self, credential: Credential | Token | tuple[str, str]) -> ActingClient:
+        """The same operations with other credentials than the connection's, for better and worse.
+
+        Everything asked of what is returned carries them, subscriptions and reading ahead included.
+        It costs next to nothing to make and need not be closed. The client must be connected.
+
+        Args:
+            credential: a Credential, a Token, or (username, password).
+
+        Raises:
+            UsageError: the credential is none, or does not fit the protocol.
+
+        >>> await client.acting_as(("ops", "secret")).get("$stats-127.0.0.1:2113")
+        """
+        dispatcher = self._dispatcher or self._not_connected()
+        return ActingClient(self, dispatcher, credential_of("credential", credential))
 
 
 def connect(
@@ -128,6 +133,8 @@ def connect(
     tls: bool | ssl.SSLContext = False,
     ca_file: str | os.PathLike[str] | None = None,
     target_host: str | None = None,
+    credential: Credential | Token | None = None,
+    require_master: bool = ConnectionSettings.require_master,
 ) -> Client:
     """Make a client. Nothing is sent before it is entered, or its `connect()` is awaited.
 
@@ -135,7 +142,8 @@ def connect(
         host, port: the node's TCP address.
         discovery_host, discovery_port, selector, retry_policy: finding a node of a cluster is not
             in this version; naming a discovery_host is refused.
-        username, password: the connection's credentials; both or none.
+        username, password: the connection's credentials; both or none. They hold for every
+            operation but those of `Client.acting_as`.
         loop: deprecated and without effect.
         name: the connection's name for the server's statistics; a random one by default.
         connect_timeout: seconds for one attempt to connect, and for each step of its handshake.
@@ -150,6 +158,8 @@ def connect(
         tls: speak TLS, and verify the node's certificate; or a context of your own that says how.
         ca_file: certificates (PEM) to verify it with instead of the system's; needs `tls=True`.
         target_host: the name the certificate must be for, if not `host`; needs `tls`.
+        credential: a Credential or Token instead of username and password.
+        require_master: only the leader of a cluster may answer, where a call does not say.
 
     Raises:
         UsageError: an argument is not acceptable; it names which.
@@ -169,11 +179,6 @@ def connect(
         raise UsageError("port", f"must be 1 to 65535, not {port!r}")
     if name is not None and not isinstance(name, str):
         raise UsageError("name", f"must be a str, not {name!r:.80}")
-    if (username is None) != (password is None):
-        raise UsageError("password" if password is None else "username", "is missing")
-    credential = None
-    if username is not None and password is not None:
-        credential = Credential(username, password)
     settings = ConnectionSettings(
         connect_timeout=connect_timeout,
         operation_timeout=operation_timeout,
@@ -186,5 +191,19 @@ def connect(
         max_frame_size=max_frame_size,
         ssl_context=context_for(tls, ca_file, target_host),
         target_host=target_host,
+        require_master=require_master,
     )
+    credential = _credential_of_connection(username, password, credential)
     return Client(host, port, credential, name or f"fastpump-{uuid4()}", settings)
+
+
+def _credential_of_connection(
+    username: str | None, password: str | None, credential: Credential | Token | None
+) -> Credential | Token | None:
+    if username is None and password is None:
+        return None if credential is None else credential_of("credential", credential)
+    if username is None or password is None:
+        raise UsageError("password" if password is None else "username", "is missing")
+    if credential is not None:
+        raise UsageError("credential", "and username are one too many")
+    return Credential(username, password)

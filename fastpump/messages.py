@@ -6,6 +6,7 @@ sections 3 and 5.1.
 
 from __future__ import annotations
 
+import struct
 from enum import IntEnum
 from typing import NamedTuple
 from uuid import UUID
@@ -49,6 +50,7 @@ __all__ = [
     "SubscriptionDropReason",
     "SubscriptionResult",
     "TcpCommand",
+    "Token",
     "WriteResult",
 ]
 
@@ -155,29 +157,84 @@ class Header(NamedTuple):
     username: str | None = None
     password: str | None = None
 
+    def __repr__(self) -> str:
+        """Without the password."""
+        return (
+            f"Header(size={self.size}, cmd={self.cmd}, flags={self.flags}, "
+            f"correlation_id={self.correlation_id!r}, username={self.username!r})"
+        )
+
 
 class Credential:
-    """A login and its password. Neither `repr` nor any log shows the password."""
+    """A login and its password. Neither `repr` nor any log shows the password.
+
+    Servers before version 20 take 255 bytes of UTF-8 for each, which is what is checked here. From
+    version 20 on it is 127, and the first byte of the login must be below 0x80; a server answers
+    what is longer with BadRequest and ends the connection. Give `longest=127` to be told before
+    (protocol document, section 1.2).
+
+    Args:
+        username, password: the login and its password.
+        longest: bytes of UTF-8 each of them may have, 0 to 255.
+
+    Raises:
+        UsageError: one of them is longer, or not a str.
+    """
 
     __slots__ = ("auth_block", "password", "username")
 
-    def __init__(self, username: str, password: str) -> None:
+    def __init__(self, username: str, password: str, *, longest: int = 255) -> None:
+        if not 0 <= longest <= 255:
+            raise UsageError("longest", f"must be 0 to 255, not {longest!r:.80}")
         self.username = username
         self.password = password
-        self.auth_block = _counted("username", username) + _counted("password", password)
+        self.auth_block = _counted("username", username, longest) + _counted(
+            "password", password, longest
+        )
 
     def __repr__(self) -> str:
         return f"<Credential of {self.username!r}>"
 
 
-def _counted(argument: str, text: str) -> bytes:
+LONGEST_TOKEN = 32_765
+"""Bytes (protocol document, section 1.2)."""
+
+
+class Token:
+    """A JSON Web Token that stands for a user, for servers from version 20 on.
+
+    Neither `repr` nor any log shows it.
+
+    Args:
+        token: the token, 1 to 32,765 ASCII characters.
+
+    Raises:
+        UsageError: it is something else.
+    """
+
+    __slots__ = ("auth_block",)
+
+    def __init__(self, token: str) -> None:
+        if not isinstance(token, str) or not token.isascii():
+            raise UsageError("token", "must be a str of ASCII characters")
+        if not 1 <= len(token) <= LONGEST_TOKEN:
+            raise UsageError("token", f"takes 1 to {LONGEST_TOKEN} bytes, not {len(token)}")
+        # A negative length tells it from a login.
+        self.auth_block = struct.pack("<h", -len(token)) + token.encode()
+
+    def __repr__(self) -> str:
+        return "<Token>"
+
+
+def _counted(argument: str, text: str, longest: int) -> bytes:
     """UTF-8 bytes behind their count in one byte (protocol document, section 1.2)."""
     if not isinstance(text, str):
         raise UsageError(argument, f"must be a str, not {type(text).__name__}")
     try:
         encoded = text.encode()
     except UnicodeEncodeError as error:
-        raise UsageError(argument, f"cannot be encoded as UTF-8: {error.reason}") from error
-    if len(encoded) > 255:
-        raise UsageError(argument, f"takes 255 bytes at most, these are {len(encoded)}")
+        # Not as its cause: that carries the text.
+        raise UsageError(argument, f"cannot be encoded as UTF-8: {error.reason}") from None
+    if len(encoded) > longest:
+        raise UsageError(argument, f"takes {longest} bytes at most, these are {len(encoded)}")
     return bytes([len(encoded)]) + encoded

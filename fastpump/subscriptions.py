@@ -24,7 +24,7 @@ from typing import Any, Protocol
 
 from fastpump._bell import Bell
 from fastpump._consuming import Batch, Consuming
-from fastpump._dispatcher import Dispatcher
+from fastpump._dispatcher import Outlet
 from fastpump._events import AllStreamSlice, Event, Events, StreamSlice
 from fastpump._read_ahead import ReadAhead
 from fastpump._subscribing import Confirmation, SubscribeToStream, Wire
@@ -355,7 +355,7 @@ def is_behind(place: Any, last: Any) -> bool:
 class _LogWire(Wire):
     """What both kinds of log need to talk to the server."""
 
-    def __init__(self, dispatcher: Dispatcher, timeout: float, resolve_links: bool) -> None:
+    def __init__(self, dispatcher: Outlet, timeout: float, resolve_links: bool) -> None:
         super().__init__(dispatcher, timeout)
         self._resolve_links = resolve_links
 
@@ -372,7 +372,7 @@ class StreamLog(_LogWire):
 
     def __init__(
         self,
-        dispatcher: Dispatcher,
+        dispatcher: Outlet,
         timeout: float,
         resolve_links: bool,
         stream: str,
@@ -405,7 +405,7 @@ class AllLog(_LogWire):
 
     def __init__(
         self,
-        dispatcher: Dispatcher,
+        dispatcher: Outlet,
         timeout: float,
         resolve_links: bool,
         read: Callable[[Position | None], ReadAhead[AllStreamSlice]],

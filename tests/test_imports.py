@@ -41,6 +41,7 @@ LEVELS = (
         "_following",
         "_administering",
         "_transacting",
+        "_acting",
     ),
     ("connection",),
     ("_background", "_blocking", "sync"),

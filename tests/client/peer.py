@@ -34,6 +34,14 @@ COMMANDS = {
     "Pong": 0x04,
     "WriteEvents": 0x82,
     "WriteEventsCompleted": 0x83,
+    "TransactionStart": 0x84,
+    "TransactionStartCompleted": 0x85,
+    "TransactionWrite": 0x86,
+    "TransactionWriteCompleted": 0x87,
+    "TransactionCommit": 0x88,
+    "TransactionCommitCompleted": 0x89,
+    "DeleteStream": 0x8A,
+    "DeleteStreamCompleted": 0x8B,
     "ReadEvent": 0xB0,
     "ReadEventCompleted": 0xB1,
     "ReadStreamEventsForward": 0xB2,
@@ -62,6 +70,10 @@ NAMES = {number: name for name, number in COMMANDS.items()}
 REPLIES = {
     "Ping": "Pong",
     "WriteEvents": "WriteEventsCompleted",
+    "TransactionStart": "TransactionStartCompleted",
+    "TransactionWrite": "TransactionWriteCompleted",
+    "TransactionCommit": "TransactionCommitCompleted",
+    "DeleteStream": "DeleteStreamCompleted",
     "ReadEvent": "ReadEventCompleted",
     "ReadStreamEventsForward": "ReadStreamEventsForwardCompleted",
     "ReadStreamEventsBackward": "ReadStreamEventsBackwardCompleted",
@@ -81,6 +93,7 @@ class Request(NamedTuple):
     payload: bytes
     login: str | None = None
     password: str | None = None
+    token: str | None = None
 
     @property
     def fields(self) -> dict[str, Any]:
@@ -102,6 +115,10 @@ def parse(data: bytes) -> Request:
     name, rest = NAMES[command], data[18:]
     if not flags & AUTHENTICATED:
         return Request(name, flags, request_id, rest)
+    (sign,) = struct.unpack_from("<h", rest)
+    if sign < 0:
+        token, rest = rest[2 : 2 - sign], rest[2 - sign :]
+        return Request(name, flags, request_id, rest, token=token.decode("ascii"))
     login, rest = rest[1 : 1 + rest[0]], rest[1 + rest[0] :]
     password, rest = rest[1 : 1 + rest[0]], rest[1 + rest[0] :]
     return Request(name, flags, request_id, rest, login.decode(), password.decode())

@@ -3,62 +3,40 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
+from client.calls import Call, every_call
 from client.peer import Peer, connected, outcome, reply_to, serving, soon
 
 import fastpump
 from fastpump.exceptions import ClientClosed
 
-OPERATIONS: dict[str, Callable[[fastpump.Client], Any]] = {
-    "ping": lambda client: client.ping(),
-    "publish_event": lambda client: client.publish_event("s", "t"),
-    "publish": lambda client: client.publish("s", [fastpump.NewEvent("t")]),
-    "get_event": lambda client: client.get_event("s", 0),
-    "get": lambda client: client.get("s"),
-    "get_all": lambda client: client.get_all(),
-    "iter": lambda client: anext_of(lambda: client.iter("s")),
-    "iter_slices": lambda client: anext_of(lambda: client.iter_slices("s")),
-    "iter_all": lambda client: anext_of(lambda: client.iter_all()),
-    "iter_all_slices": lambda client: anext_of(lambda: client.iter_all_slices()),
-}
 
-every_operation = pytest.mark.parametrize("operation", OPERATIONS.values(), ids=OPERATIONS)
-
-
-async def anext_of(iterate: Callable[[], Any]) -> Any:
-    return await iterate().__anext__()
-
-
-@every_operation
-async def test_conn_01_before_connect(operation: Callable[[fastpump.Client], Any]) -> None:
+@every_call
+async def test_conn_01_before_connect(call: Call) -> None:
     with pytest.raises(ClientClosed, match="not connected"):
-        await operation(fastpump.connect())
+        await call(fastpump.connect())
 
 
-@every_operation
-async def test_conn_01_after_close(operation: Callable[[fastpump.Client], Any]) -> None:
+@every_call
+async def test_conn_01_after_close(call: Call) -> None:
     async with connected() as (client, link, _):
         await client.close()
         await link.closed()
         with pytest.raises(ClientClosed, match="closed"):
-            await operation(client)
+            await call(client)
 
 
-@every_operation
-async def test_conn_05_closed_with_a_pending_operation(
-    operation: Callable[[fastpump.Client], Any],
-) -> None:
+@every_call
+async def test_conn_05_closed_with_a_pending_call(call: Call) -> None:
     async with connected() as (client, link, _):
-        call = soon(operation(client))
+        pending = soon(call(client))
         await link.receive()
         await client.close()
         await link.closed()
         with pytest.raises(ClientClosed, match="closed"):
-            await call
+            await pending
 
 
 async def test_conn_05_every_pending_operation_fails() -> None:

@@ -1,0 +1,82 @@
+"""All operations of a client, and the same with other credentials than the connection's."""
+
+from __future__ import annotations
+
+import time
+from uuid import UUID
+
+from fastpump._administering import Administering
+from fastpump._commands import Command
+from fastpump._dispatcher import Operation, Outlet
+from fastpump._following import Following
+from fastpump._framing import encode_frame
+from fastpump._operations import Ping
+from fastpump._transacting import Transacting
+from fastpump.messages import Credential, Token
+
+AUTHENTICATED = b"\x01"
+"""The flag that says that an auth block follows (protocol document, section 1.1)."""
+
+
+class Operations(Following, Administering, Transacting):
+    """What can be asked of a server."""
+
+    async def ping(self, conversation_id: UUID | None = None) -> float:
+        """Send a Ping; returns the seconds until its Pong came."""
+        correlation_id = self._new_id(conversation_id, "conversation_id")
+        frame = encode_frame(Command.Ping, correlation_id)
+        begin = time.perf_counter()
+        await self._perform(Ping, correlation_id, frame)
+        return time.perf_counter() - begin
+
+
+class ActingClient(Operations):
+    """The operations of a client with credentials of their own; `Client.acting_as` makes one.
+
+    Connection, limits and lifetime are the client's: there is nothing to close, and when the client
+    is closed its operations fail with ClientClosed.
+    """
+
+    def __init__(
+        self, client: Operations, dispatcher: Outlet, credential: Credential | Token
+    ) -> None:
+        self._client = client
+        self._credential = credential
+        self._dispatcher = _ActingOutlet(dispatcher, credential.auth_block)
+        self._loop = client._loop
+        self._timeout = client._timeout
+        self._require_master = client._require_master
+
+    def __repr__(self) -> str:
+        return f"<ActingClient as {self._credential!r} on {self._client!r}>"
+
+
+class _ActingOutlet:
+    """Puts an auth block into whatever goes out. Sent again it is still there."""
+
+    def __init__(self, dispatcher: Outlet, auth_block: bytes) -> None:
+        self._dispatcher = dispatcher
+        self._auth_block = auth_block
+        self.new_correlation_id = dispatcher.new_correlation_id
+        self.room = dispatcher.room
+        self.has_been_connected_for = dispatcher.has_been_connected_for
+
+    @property
+    def is_full(self) -> bool:
+        return self._dispatcher.is_full
+
+    def start(self, operation: Operation) -> None:
+        operation.frame = _with_auth_block(operation.frame, self._auth_block)
+        self._dispatcher.start(operation)
+
+    def send_now(self, frame: bytes) -> None:
+        # Ending a subscription takes no rights, and a password changed since must not prevent it.
+        if frame[4] != Command.UnsubscribeFromStream:
+            frame = _with_auth_block(frame, self._auth_block)
+        self._dispatcher.send_now(frame)
+
+
+def _with_auth_block(frame: bytes, auth_block: bytes) -> bytes:
+    size = int.from_bytes(frame[:4], "little") + len(auth_block)
+    header = size.to_bytes(4, "little") + frame[4:5] + AUTHENTICATED + frame[6:22]
+    return header + auth_block + frame[22:]
