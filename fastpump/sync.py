@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 
+import fastpump._acting
 import fastpump.connection
 import fastpump.subscriptions
 import fastpump.transactions
@@ -36,13 +37,13 @@ from fastpump._blocking import (
 )
 from fastpump._consuming import Batch
 from fastpump.exceptions import UsageError
-from fastpump.messages import Event, WriteResult
+from fastpump.messages import Credential, Event, Token, WriteResult
 
-__all__ = ["Client", "Subscription", "Transaction", "connect"]
+__all__ = ["ActingClient", "Client", "Subscription", "Transaction", "connect"]
 
 P = ParamSpec("P")
 
-_Client = fastpump.connection.Client
+_Operations = fastpump._acting.Operations
 _LOOP = SharedLoop()
 
 
@@ -183,11 +184,39 @@ class Subscription(Blocking[fastpump.subscriptions.Subscription]):
         return self._iterator
 
 
-class Client(Blocking[fastpump.connection.Client]):
+class Operations(Blocking[_Operations]):
+    """What can be asked of a server."""
+
+    ping = blocking(_Operations.ping)
+    publish_event = blocking(_Operations.publish_event)
+    publish = blocking(_Operations.publish)
+    transaction = making(_Operations.transaction, Transaction)
+    get_event = blocking(_Operations.get_event)
+    get = blocking(_Operations.get)
+    get_all = blocking(_Operations.get_all)
+    iter = flat(_Operations.iter, _Operations.iter_slices)
+    iter_slices = paging(_Operations.iter_slices)
+    iter_all = flat(_Operations.iter_all, _Operations.iter_all_slices)
+    iter_all_slices = paging(_Operations.iter_all_slices)
+    subscribe_to = opening(_Operations.subscribe_to, Subscription)
+    subscribe_to_all = opening(_Operations.subscribe_to_all, Subscription)
+    delete_stream = blocking(_Operations.delete_stream)
+    get_stream_metadata = blocking(_Operations.get_stream_metadata)
+    set_stream_metadata = blocking(_Operations.set_stream_metadata)
+    set_system_settings = blocking(_Operations.set_system_settings)
+
+
+class ActingClient(Operations):
+    """`fastpump.ActingClient` with calls that wait; `Client.acting_as` makes one."""
+
+
+class Client(Operations):
     """`fastpump.Client` with calls that wait; `connect()` makes one.
 
     Use it as a context manager, or call `connect` and `close`.
     """
+
+    _inner: fastpump.connection.Client
 
     def __init__(self, inner: fastpump.connection.Client) -> None:
         super().__init__(inner, None)
@@ -225,23 +254,12 @@ class Client(Blocking[fastpump.connection.Client]):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    ping = blocking(_Client.ping)
-    publish_event = blocking(_Client.publish_event)
-    publish = blocking(_Client.publish)
-    transaction = making(_Client.transaction, Transaction)
-    get_event = blocking(_Client.get_event)
-    get = blocking(_Client.get)
-    get_all = blocking(_Client.get_all)
-    iter = flat(_Client.iter, _Client.iter_slices)
-    iter_slices = paging(_Client.iter_slices)
-    iter_all = flat(_Client.iter_all, _Client.iter_all_slices)
-    iter_all_slices = paging(_Client.iter_all_slices)
-    subscribe_to = opening(_Client.subscribe_to, Subscription)
-    subscribe_to_all = opening(_Client.subscribe_to_all, Subscription)
-    delete_stream = blocking(_Client.delete_stream)
-    get_stream_metadata = blocking(_Client.get_stream_metadata)
-    set_stream_metadata = blocking(_Client.set_stream_metadata)
-    set_system_settings = blocking(_Client.set_system_settings)
+    def acting_as(self, credential: Credential | Token | tuple[str, str]) -> ActingClient:
+        """The same operations with other credentials; as in the asynchronous client.
+
+        >>> client.acting_as(("ops", "secret")).get("$stats-127.0.0.1:2113")
+        """
+        return ActingClient(self._inner.acting_as(credential), self._running_loop())
 
 
 def making_a_client(
