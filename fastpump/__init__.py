@@ -14,19 +14,20 @@ General layout, from the top down; a module imports only from those below it:
                        events as they come, from history into live; events that appear together
     _connector         which connection is current: connect, identify, reconnect
     _protocol          the asyncio side of one connection: receive, heartbeats, write flow
-    _read_ahead        pages asked for before they are needed
+    _reads, _read_ahead    what is read, page by page; pages asked for before they are needed
     _dispatcher        frames to operations, by correlation id
     _operations, _subscribing    one class per request: its frame, its replies, how it ends
     _settings          how a client connects: time limits, counts, TLS
-    messages           the vocabulary: events, slices, positions, enums
+    messages, filters  the vocabulary: events, slices, positions, enums; which events are wanted
     _events, _replies, _requests, _framing, …    bytes (Cython); _cold: rare messages (protobuf)
     exceptions
 """
 
-from fastpump import connection, exceptions, messages, metadata, sync
+from fastpump import connection, exceptions, filters, messages, metadata, sync
 from fastpump._run import run
 from fastpump.connection import *  # noqa: F403
 from fastpump.exceptions import *  # noqa: F403
+from fastpump.filters import *  # noqa: F403
 from fastpump.messages import *  # noqa: F403
 from fastpump.metadata import Acl, StreamMetadata, StreamMetadataResult
 
@@ -38,6 +39,7 @@ __all__ = [
     "StreamMetadataResult",
     "__version__",
     "exceptions",
+    "filters",
     "messages",
     "metadata",
     "run",
@@ -45,4 +47,5 @@ __all__ = [
 ]
 __all__ += connection.__all__
 __all__ += exceptions.__all__
+__all__ += filters.__all__
 __all__ += messages.__all__

@@ -7,6 +7,7 @@ from operator import index
 from typing import Any
 
 from fastpump.exceptions import UsageError
+from fastpump.filters import Filter
 from fastpump.messages import (
     MAX_READ_COUNT,
     Beginning,
@@ -21,6 +22,9 @@ from fastpump.messages import (
 
 MAX_NUMBER = 2**63 - 1
 """Event numbers and log offsets are 64-bit."""
+
+MAX_INT32 = 2**31 - 1
+"""Counts of events are 32-bit."""
 
 
 async def collect(events: Iterable[Any] | AsyncIterable[Any]) -> list[Any]:
@@ -70,6 +74,26 @@ def credential_of(argument: str, value: Credential | Token | tuple[str, str]) ->
 
 def check_count(argument: str, count: int) -> None:
     check_number(argument, count, 1, MAX_READ_COUNT)
+
+
+def search_window(wanted: Filter | None, window: int | None, count: int) -> int:
+    """How many events a server may look at for a page of `count` that fit a filter.
+
+    Without a filter that is `count`, and no window may be asked for.
+    """
+    if wanted is None:
+        check_without_filter("max_search_window", window)
+    elif not isinstance(wanted, Filter):
+        raise UsageError("filter", f"must be a Filter, not {wanted!r:.80}")
+    if window is None:
+        return count
+    check_number("max_search_window", window, count, MAX_INT32)
+    return window
+
+
+def check_without_filter(argument: str, value: Any) -> None:
+    if value is not None:
+        raise UsageError(argument, "means nothing without a filter")
 
 
 def check_direction(direction: StreamDirection) -> None:

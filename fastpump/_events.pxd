@@ -23,6 +23,7 @@ cdef class AllStreamSlice(Events):
     cdef readonly object direction
     cdef readonly object start_position
     cdef readonly object next_position
+    cdef readonly bint is_end_of_stream
 
 
 cdef class EventRecord:

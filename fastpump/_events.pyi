@@ -57,6 +57,7 @@ class AllStreamSlice(Events):
         position: Position | None = None,
         next_position: Position | None = None,
         direction: int | None = None,
+        is_end_of_stream: bool | None = None,
     ) -> None: ...
     @property
     def direction(self) -> Any: ...

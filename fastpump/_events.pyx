@@ -204,22 +204,24 @@ cdef class AllStreamSlice(Events):
         start_position: where the page starts; `End` is replaced by the actual position.
         next_position: where the next page in this direction starts.
         direction: the direction of reading.
-        is_end_of_stream: there was nothing more to read. Such a page is empty (section 6.4).
+        is_end_of_stream: nothing lies behind this page (yet). Without a filter servers do not say
+            so: only an empty page is the end (section 6.4). With one they do, whether or not the
+            page holds events, and an empty page may well have others behind it (section 6.5).
     """
 
-    def __init__(self, events=(), position=None, next_position=None, direction=None):
+    def __init__(
+        self, events=(), position=None, next_position=None, direction=None, is_end_of_stream=None
+    ):
         Events.__init__(self, events)
         self.start_position = position
         self.next_position = next_position
         self.direction = direction
-
-    @property
-    def is_end_of_stream(self):
-        return self.length == 0
+        self.is_end_of_stream = self.length == 0 if is_end_of_stream is None else is_end_of_stream
 
     def __reduce__(self):
         return AllStreamSlice, (
-            list(self), self.start_position, self.next_position, self.direction
+            list(self), self.start_position, self.next_position, self.direction,
+            self.is_end_of_stream,
         )
 
 

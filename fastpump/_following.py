@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from fastpump._arguments import check_count, check_name, check_number, first_position
-from fastpump._read_ahead import ReadAhead
 from fastpump._reading import Forward, Reading
-from fastpump.messages import (
-    AllStreamSlice,
-    Beginning,
-    End,
-    Position,
-    PositionSentinel,
-    StreamSlice,
-)
+from fastpump._reads import LogRead, StreamRead
+from fastpump.messages import Beginning, End, Position, PositionSentinel
 from fastpump.subscriptions import BUFFER_BYTES, BUFFER_EVENTS, AllLog, StreamLog, Subscription
 
 
@@ -56,10 +51,10 @@ class Following(Reading):
         check_count("batch_size", batch_size)
         _check_buffer(buffer_events, buffer_bytes)
 
-        def read(number: int) -> ReadAhead[StreamSlice]:
-            return self._read_ahead(stream, Forward, number, batch_size, resolve_link_tos)
-
-        log = StreamLog(dispatcher, self._timeout, resolve_link_tos, stream, read)
+        leader_only = self._leader_only(None)
+        read = StreamRead(Forward, batch_size, resolve_link_tos, leader_only, stream)
+        history = partial(self._ahead, read)
+        log = StreamLog(dispatcher, self._timeout, resolve_link_tos, stream, history)
         subscription = Subscription(log, start_from - 1, buffer_events, buffer_bytes)
         if start_from == -1:
             await subscription.start_now()
@@ -89,10 +84,9 @@ class Following(Reading):
         check_count("batch_size", batch_size)
         _check_buffer(buffer_events, buffer_bytes)
 
-        def read(position: Position | None) -> ReadAhead[AllStreamSlice]:
-            return self._read_all_ahead(Forward, position, batch_size, resolve_link_tos)
-
-        log = AllLog(dispatcher, self._timeout, resolve_link_tos, read)
+        read = LogRead(Forward, batch_size, resolve_link_tos, self._leader_only(None))
+        history = partial(self._ahead, read)
+        log = AllLog(dispatcher, self._timeout, resolve_link_tos, history)
         # Beginning is before the event at Position(0, 0), that position behind it.
         is_everything = from_position is None or from_position is Beginning
         checkpoint = None if is_everything else start

@@ -142,6 +142,9 @@ class Operation:
     def access_denied(self) -> AccessDenied:
         return AccessDenied(self.conversation_id, type(self).__name__, self.stream)
 
+    def bad_request(self, text: str) -> BadRequest:
+        return BadRequest(self.conversation_id, text)
+
     def time_out(self) -> None:
         name = name_of(self.frame[4])
         self.fail(OperationTimedOut(self.conversation_id, name, self.timeout))
@@ -150,7 +153,7 @@ class Operation:
         if frame.command == Command.NotHandled:
             self._on_not_handled(frame, retry)
         elif frame.command == Command.BadRequest:
-            self.fail(BadRequest(self.conversation_id, text_of(frame, "Bad request")))
+            self.fail(self.bad_request(text_of(frame, "Bad request")))
         elif frame.command == Command.NotAuthenticated:
             self.fail(NotAuthenticated(self.conversation_id, text_of(frame, "Not authenticated")))
         else:
@@ -367,18 +370,56 @@ class ReadAllForward(Operation):
     __slots__ = ()
     reply = Command.ReadAllEventsForwardCompleted
     direction = StreamDirection.Forward
+    filtered = False
 
     def on_reply(self, frame: Frame, retry: Retry) -> None:
-        result, page, error = decode_all_slice(frame, self.direction)
+        result, page, error = decode_all_slice(frame, self.direction, self.filtered)
         if result == 0:
             self.waiter.set_result(page)
-        elif result == ReadAllResult.AccessDenied:
-            self.fail(self.access_denied())
         else:
-            self.fail(ReadError(self.conversation_id, self.stream, error or f"result {result}"))
+            self.fail(self.refusal(result, error))
+
+    def refusal(self, result: int, error: str) -> ServerError:
+        if result == ReadAllResult.AccessDenied:
+            return self.access_denied()
+        return ReadError(self.conversation_id, self.stream, error or f"result {result}")
 
 
 class ReadAllBackward(ReadAllForward):
     __slots__ = ()
     reply = Command.ReadAllEventsBackwardCompleted
+    direction = StreamDirection.Backward
+
+
+class Filtered(Operation):
+    """A request with a filter: servers before version 20 do not know it."""
+
+    __slots__ = ()
+
+    def bad_request(self, text: str) -> BadRequest:
+        hint = "filters need a server of version 20 or later, and patterns must be .NET's"
+        return BadRequest(self.conversation_id, f"{text} ({hint})")
+
+
+class ReadFilteredForward(Filtered, ReadAllForward):
+    """Ends with an AllStreamSlice. A refusal comes as an unfiltered read's (section 2.1)."""
+
+    __slots__ = ()
+    reply = Command.FilteredReadAllEventsForwardCompleted
+    refused = Command.ReadAllEventsForwardCompleted
+    filtered = True
+
+    def _on_other_frame(self, frame: Frame, retry: Retry) -> None:
+        if frame.command == self.refused:
+            result, _, error = decode_all_slice(frame, self.direction)
+            if result != 0:
+                self.fail(self.refusal(result, error))
+                return
+        super()._on_other_frame(frame, retry)
+
+
+class ReadFilteredBackward(ReadFilteredForward):
+    __slots__ = ()
+    reply = Command.FilteredReadAllEventsBackwardCompleted
+    refused = Command.ReadAllEventsBackwardCompleted
     direction = StreamDirection.Backward

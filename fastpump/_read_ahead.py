@@ -33,6 +33,9 @@ Ask = Callable[[Any, "Slot"], None]
 class Course(Protocol):
     """Where the pages of one read lie."""
 
+    gives_empty_pages: bool
+    """Whether a page without events tells the consumer something."""
+
     def first(self) -> Any:
         """Where the first page starts."""
 
@@ -92,7 +95,7 @@ class ReadAhead(Generic[PageT]):
         self._bell = Bell()
 
     async def pages(self) -> AsyncGenerator[PageT, None]:
-        """The pages up to the end that hold events, each as soon as it is there.
+        """The pages up to the end, each as soon as it is there; empty ones if the course says so.
 
         Raises:
             FastpumpError: what a page's request ended with, after the pages before it.
@@ -103,7 +106,7 @@ class ReadAhead(Generic[PageT]):
                 page = self._take()
                 if page is None:
                     await self._bell.wait()
-                elif len(page):
+                elif len(page) or self._course.gives_empty_pages:
                     yield page
         finally:
             # Nobody wants more: those under way may come, and are let go.
@@ -181,6 +184,8 @@ class ReadAhead(Generic[PageT]):
 class StreamForward:
     """Up a stream, `count` numbers at a time."""
 
+    gives_empty_pages = False
+
     def __init__(self, start: int, count: int) -> None:
         self._start = start
         self._count = count
@@ -204,6 +209,8 @@ class StreamForward:
 class StreamBackward:
     """Down a stream from a number, or from its end (-1)."""
 
+    gives_empty_pages = False
+
     def __init__(self, start: int, count: int) -> None:
         self._start = start
         self._count = count
@@ -225,6 +232,8 @@ class StreamBackward:
 class AllPages:
     """Along the log of all events, in either direction: each page tells where the next starts."""
 
+    gives_empty_pages = False
+
     def __init__(self, start: Position, forward: bool) -> None:
         self._start = start
         self._forward = forward
@@ -242,3 +251,9 @@ class AllPages:
         if start == End.position:
             return following != start
         return following > start if self._forward else following < start
+
+
+class FilteredPages(AllPages):
+    """Along the log, with a filter: an empty page tells how far nothing was found."""
+
+    gives_empty_pages = True

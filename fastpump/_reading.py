@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from typing import Any
 from uuid import UUID
 
-from fastpump._arguments import check_count, check_number, first_event_number, first_position
-from fastpump._operations import (
-    ReadAllBackward,
-    ReadAllForward,
-    ReadEvent,
-    ReadStreamBackward,
-    ReadStreamForward,
+from fastpump._arguments import (
+    check_count,
+    check_number,
+    first_event_number,
+    first_position,
+    search_window,
 )
-from fastpump._read_ahead import AllPages, ReadAhead, Slot, StreamBackward, StreamForward
+from fastpump._operations import ReadEvent
+from fastpump._read_ahead import ReadAhead, Slot
+from fastpump._reads import FilteredRead, LogRead, Read, StreamRead
 from fastpump._requesting import Requesting
-from fastpump._requests import encode_read_all, encode_read_event, encode_read_stream
+from fastpump._requests import encode_read_event
+from fastpump.filters import Filter
 from fastpump.messages import (
     AllStreamSlice,
     Event,
@@ -91,18 +94,10 @@ class Reading(Requesting):
         """
         start = first_event_number(direction, from_event)
         check_count("max_count", max_count)
-        wire_id = self._new_id(correlation_id)
-        frame = encode_read_stream(
-            wire_id,
-            direction != Forward,
-            stream,
-            start,
-            max_count,
-            resolve_links,
-            self._leader_only(require_master),
+        read = StreamRead(
+            direction, max_count, resolve_links, self._leader_only(require_master), stream
         )
-        kind = ReadStreamForward if direction == Forward else ReadStreamBackward
-        page: StreamSlice = await self._perform(kind, wire_id, frame, stream, start)
+        page: StreamSlice = await self._page(read, start, correlation_id)
         return page
 
     async def get_all(
@@ -113,6 +108,9 @@ class Reading(Requesting):
         resolve_links: bool = True,
         require_master: bool | None = None,
         correlation_id: UUID | None = None,
+        *,
+        filter: Filter | None = None,
+        max_search_window: int | None = None,
     ) -> AllStreamSlice:
         """Read one page of the log of all events. By default only administrators may.
 
@@ -123,27 +121,25 @@ class Reading(Requesting):
                 position, backward does not.
             max_count: the most events wanted, 1 to 4096.
             resolve_links, require_master, correlation_id: as in `get_event`.
+            filter: only events that it fits. Needs a server of version 20 or later.
+            max_search_window: the most events the server looks at for a page, whether or not they
+                fit; from `max_count`, which is the default, to 2**31 - 1. The fewer events fit,
+                the more a larger one saves.
 
         Returns:
-            The events, a sequence; its `next_position` tells how to go on.
+            The events, a sequence; its `next_position` tells how to go on and `is_end_of_stream`
+            whether there is anything to go on to. With a filter an empty page is nothing special.
 
         Raises:
             ReadError
+            BadRequest: the server does not know filters, or the filter's pattern is none.
         """
-        commit, prepare = first_position(direction, from_position)
+        start = first_position(direction, from_position)
         check_count("max_count", max_count)
-        wire_id = self._new_id(correlation_id)
-        frame = encode_read_all(
-            wire_id,
-            direction != Forward,
-            commit,
-            prepare,
-            max_count,
-            resolve_links,
-            self._leader_only(require_master),
+        read = self._log_read(
+            direction, max_count, resolve_links, require_master, filter, max_search_window
         )
-        kind = ReadAllForward if direction == Forward else ReadAllBackward
-        page: AllStreamSlice = await self._perform(kind, wire_id, frame, "$all")
+        page: AllStreamSlice = await self._page(read, start, correlation_id)
         return page
 
     async def iter(
@@ -164,16 +160,12 @@ class Reading(Requesting):
         >>> async for event in client.iter("account-7", batch_size=500):
         ...     print(event.event_number, event.type, event.json())
         """
-        pages = self.iter_slices(
-            stream,
-            direction,
-            from_event,
-            batch_size,
-            resolve_links,
-            require_master,
-            correlation_id,
+        start = first_event_number(direction, from_event)
+        check_count("batch_size", batch_size)
+        read = StreamRead(
+            direction, batch_size, resolve_links, self._leader_only(require_master), stream
         )
-        async with aclosing(pages):
+        async with aclosing(self._ahead(read, start, correlation_id).pages()) as pages:
             async for page in pages:
                 for event in page:
                     yield event
@@ -193,45 +185,12 @@ class Reading(Requesting):
         Arguments and errors are those of `get`; `batch_size` is the most events in one page, 1 to
         4096. `correlation_id` is that of the first page's request. Leaving the loop early ends it.
         """
-        return self._read_ahead(
-            stream,
-            direction,
-            from_event,
-            batch_size,
-            resolve_links,
-            require_master,
-            correlation_id,
-        ).pages()
-
-    def _read_ahead(
-        self,
-        stream: str,
-        direction: StreamDirection,
-        from_event: int | None,
-        batch_size: int,
-        resolve_links: bool,
-        require_master: bool | None = None,
-        correlation_id: UUID | None = None,
-    ) -> ReadAhead[StreamSlice]:
-        dispatcher = self._dispatcher or self._not_connected()
         start = first_event_number(direction, from_event)
         check_count("batch_size", batch_size)
-        forward = direction == Forward
-        kind = ReadStreamForward if forward else ReadStreamBackward
-        course = (StreamForward if forward else StreamBackward)(start, batch_size)
-        leader_only = self._leader_only(require_master)
-        first_id = correlation_id
-
-        def ask(number: int, slot: Slot) -> None:
-            nonlocal first_id
-            wire_id = self._new_id(first_id)
-            first_id = None
-            frame = encode_read_stream(
-                wire_id, not forward, stream, number, batch_size, resolve_links, leader_only
-            )
-            dispatcher.start(kind(wire_id, frame, slot, self._timeout, stream, number))
-
-        return ReadAhead(course, ask, lambda: dispatcher.is_full)
+        read = StreamRead(
+            direction, batch_size, resolve_links, self._leader_only(require_master), stream
+        )
+        return self._ahead(read, start, correlation_id).pages()
 
     async def iter_all(
         self,
@@ -241,15 +200,20 @@ class Reading(Requesting):
         resolve_links: bool = True,
         require_master: bool | None = None,
         correlation_id: UUID | None = None,
+        *,
+        filter: Filter | None = None,
+        max_search_window: int | None = None,
     ) -> AsyncGenerator[Event, None]:
         """The events of the log of all events, one by one, up to its end.
 
         See `iter_all_slices` for whole pages, and `get_all` for the arguments.
         """
-        pages = self.iter_all_slices(
-            direction, from_position, batch_size, resolve_links, require_master, correlation_id
+        start = first_position(direction, from_position)
+        check_count("batch_size", batch_size)
+        read = self._log_read(
+            direction, batch_size, resolve_links, require_master, filter, max_search_window
         )
-        async with aclosing(pages):
+        async with aclosing(self._ahead(read, start, correlation_id).pages()) as pages:
             async for page in pages:
                 for event in page:
                     yield event
@@ -262,42 +226,54 @@ class Reading(Requesting):
         resolve_links: bool = True,
         require_master: bool | None = None,
         correlation_id: UUID | None = None,
+        *,
+        filter: Filter | None = None,
+        max_search_window: int | None = None,
     ) -> AsyncGenerator[AllStreamSlice, None]:
         """The pages of the log of all events up to its end.
 
         Arguments and errors are those of `get_all`; `batch_size` is the most events in one page.
-        The next page is asked for when one arrives, while the consumer works.
+        The next page is asked for when one arrives, while the consumer works. With a filter empty
+        pages are given out too: the `next_position` of the last one is where to resume.
         """
-        return self._read_all_ahead(
-            direction, from_position, batch_size, resolve_links, require_master, correlation_id
-        ).pages()
-
-    def _read_all_ahead(
-        self,
-        direction: StreamDirection,
-        from_position: Position | PositionSentinel | None,
-        batch_size: int,
-        resolve_links: bool,
-        require_master: bool | None = None,
-        correlation_id: UUID | None = None,
-    ) -> ReadAhead[AllStreamSlice]:
-        dispatcher = self._dispatcher or self._not_connected()
         start = first_position(direction, from_position)
         check_count("batch_size", batch_size)
-        forward = direction == Forward
-        kind = ReadAllForward if forward else ReadAllBackward
-        leader_only = self._leader_only(require_master)
+        read = self._log_read(
+            direction, batch_size, resolve_links, require_master, filter, max_search_window
+        )
+        return self._ahead(read, start, correlation_id).pages()
+
+    async def _page(self, read: Read, start: Any, correlation_id: UUID | None) -> Any:
+        """The page of a read that starts there."""
+        wire_id = self._new_id(correlation_id)
+        return await self._result_of(
+            lambda waiter: read.page(start, wire_id, waiter, self._timeout)
+        )
+
+    def _ahead(self, read: Read, start: Any, correlation_id: UUID | None = None) -> ReadAhead[Any]:
+        """The pages of a read from there on; the id is that of the first one's request."""
+        dispatcher = self._dispatcher or self._not_connected()
         first_id = correlation_id
 
-        def ask(position: tuple[int, int], slot: Slot) -> None:
+        def ask(start: Any, slot: Slot) -> None:
             nonlocal first_id
             wire_id = self._new_id(first_id)
             first_id = None
-            commit, prepare = position
-            frame = encode_read_all(
-                wire_id, not forward, commit, prepare, batch_size, resolve_links, leader_only
-            )
-            dispatcher.start(kind(wire_id, frame, slot, self._timeout, "$all"))
+            dispatcher.start(read.page(start, wire_id, slot, self._timeout))
 
-        course = AllPages(start, forward)
-        return ReadAhead(course, ask, lambda: dispatcher.is_full)
+        return ReadAhead(read.course(start), ask, lambda: dispatcher.is_full)
+
+    def _log_read(
+        self,
+        direction: StreamDirection,
+        count: int,
+        resolve_links: bool,
+        require_master: bool | None,
+        filter: Filter | None,
+        max_search_window: int | None,
+    ) -> Read:
+        leader_only = self._leader_only(require_master)
+        window = search_window(filter, max_search_window, count)
+        if filter is None:
+            return LogRead(direction, count, resolve_links, leader_only)
+        return FilteredRead(direction, count, resolve_links, leader_only, filter, window)

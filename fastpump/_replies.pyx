@@ -96,8 +96,11 @@ def decode_stream_slice(Frame frame not None, str stream, int64_t from_event_num
     return result, page, error
 
 
-def decode_all_slice(Frame frame not None, direction):
-    """ReadAllEventsCompleted → (result, AllStreamSlice, error text)."""
+def decode_all_slice(Frame frame not None, direction, bint filtered=False):
+    """ReadAllEventsCompleted → (result, AllStreamSlice, error text).
+
+    A FilteredReadAllEventsCompleted has an end flag of its own, before the last two fields.
+    """
     cdef AllStreamSlice page = AllStreamSlice.__new__(AllStreamSlice)
     cdef Cursor c
     cdef Cursor inner
@@ -107,6 +110,8 @@ def decode_all_slice(Frame frame not None, direction):
     cdef int64_t prepare = 0
     cdef int64_t next_commit = 0
     cdef int64_t next_prepare = 0
+    cdef int64_t flag = 0
+    cdef uint32_t last_field = 8 if filtered else 7
     cdef str error = ""
     page.direction = direction
     begin_page(page, frame, &c)
@@ -123,14 +128,17 @@ def decode_all_slice(Frame frame not None, direction):
             page.check(read_int64(&c, &next_commit), &c, "next_commit_position")
         elif tag == (5 << 3 | TYPE_VARINT):
             page.check(read_int64(&c, &next_prepare), &c, "next_prepare_position")
-        elif tag == (6 << 3 | TYPE_VARINT):
+        elif filtered and tag == (6 << 3 | TYPE_VARINT):
+            page.check(read_int64(&c, &flag), &c, "is_end_of_stream")
+        elif tag == (last_field - 1 << 3 | TYPE_VARINT):
             page.check(read_int64(&c, &result), &c, "result")
-        elif tag == (7 << 3 | TYPE_BYTES):
+        elif tag == (last_field << 3 | TYPE_BYTES):
             error = page.read_text(&c)
         else:
-            page.check(skip_unknown(&c, tag, 7), &c, "ReadAllEventsCompleted")
+            page.check(skip_unknown(&c, tag, last_field), &c, "ReadAllEventsCompleted")
     page.start_position = Position(commit, prepare)
     page.next_position = Position(next_commit, next_prepare)
+    page.is_end_of_stream = flag != 0 if filtered else page.length == 0
     page.check_items()
     return result, page, error
 

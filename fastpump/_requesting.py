@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn
 from uuid import UUID
 
 from fastpump._dispatcher import Outlet
-from fastpump._operations import Operation
+from fastpump._operations import Operation, Waiter
 from fastpump.exceptions import ClientClosed, UsageError
 
 
@@ -22,15 +23,21 @@ class Requesting:
     _require_master: bool
     """What a call asks for that does not say itself whether only the leader may answer."""
 
-    async def _perform(
+    def _perform(
         self,
         kind: type[Operation],
         correlation_id: bytes,
         frame: bytes,
         stream: str = "",
         number: int = 0,
-    ) -> Any:
-        """Start an operation when there is room for it, and wait for its end.
+    ) -> Awaitable[Any]:
+        """What an operation of this kind ends with."""
+        return self._result_of(
+            lambda waiter: kind(correlation_id, frame, waiter, self._timeout, stream, number)
+        )
+
+    async def _result_of(self, make: Callable[[Waiter], Operation]) -> Any:
+        """Make an operation and start it when there is room for it, and wait for its end.
 
         If the caller is cancelled its future is too, and the dispatcher lets the operation go.
         """
@@ -38,7 +45,7 @@ class Requesting:
         if dispatcher.is_full:
             await dispatcher.room()
         waiter = self._loop.create_future()
-        dispatcher.start(kind(correlation_id, frame, waiter, self._timeout, stream, number))
+        dispatcher.start(make(waiter))
         return await waiter
 
     def _new_id(self, wanted: UUID | None, argument: str = "correlation_id") -> bytes:

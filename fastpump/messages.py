@@ -226,15 +226,19 @@ class Token:
         return "<Token>"
 
 
-def _counted(argument: str, text: str, longest: int) -> bytes:
-    """UTF-8 bytes behind their count in one byte (protocol document, section 1.2)."""
+def utf8_of(argument: str, text: str) -> bytes:
     if not isinstance(text, str):
         raise UsageError(argument, f"must be a str, not {type(text).__name__}")
     try:
-        encoded = text.encode()
+        return text.encode()
     except UnicodeEncodeError as error:
         # Not as its cause: that carries the text.
         raise UsageError(argument, f"cannot be encoded as UTF-8: {error.reason}") from None
+
+
+def _counted(argument: str, text: str, longest: int) -> bytes:
+    """UTF-8 bytes behind their count in one byte (protocol document, section 1.2)."""
+    encoded = utf8_of(argument, text)
     if len(encoded) > longest:
         raise UsageError(argument, f"takes {longest} bytes at most, these are {len(encoded)}")
     return bytes([len(encoded)]) + encoded

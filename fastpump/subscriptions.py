@@ -29,7 +29,7 @@ from fastpump._events import AllStreamSlice, Event, Events, StreamSlice
 from fastpump._read_ahead import ReadAhead
 from fastpump._subscribing import Confirmation, SubscribeToStream, Wire
 from fastpump.exceptions import ConnectionLost, OperationTimedOut, StreamDeleted, StreamNotFound
-from fastpump.messages import Position
+from fastpump.messages import Beginning, Position
 
 LOG = logging.getLogger("fastpump.subscriptions")
 
@@ -408,7 +408,7 @@ class AllLog(_LogWire):
         dispatcher: Outlet,
         timeout: float,
         resolve_links: bool,
-        read: Callable[[Position | None], ReadAhead[AllStreamSlice]],
+        read: Callable[[Position], ReadAhead[AllStreamSlice]],
     ) -> None:
         super().__init__(dispatcher, timeout, resolve_links)
         self._read = read
@@ -419,7 +419,7 @@ class AllLog(_LogWire):
         return position
 
     def history_behind(self, place: Position | None) -> ReadAhead[AllStreamSlice]:
-        return self._read(place)
+        return self._read(Beginning.position if place is None else place)
 
     def end_of(self, confirmation: Confirmation) -> Position:
         return Position(confirmation.last_commit_position, confirmation.last_commit_position)

@@ -11,7 +11,7 @@ import pytest
 from client.peer import Link, connected, outcome, soon
 
 import fastpump
-from fastpump import ExpectedVersion, Json, NewEvent, Position, StreamDirection
+from fastpump import ExpectedVersion, Filter, Json, NewEvent, Position, StreamDirection
 from fastpump.exceptions import UsageError
 
 Client = fastpump.Client
@@ -153,6 +153,20 @@ for what, correlation_id in {"text": str(uuid4()), "zero": UUID(int=0)}.items():
     wrong = correlation_id
     case("correlation_id", f"{what}, get", lambda c, i=wrong: c.get("s", correlation_id=i))
     case("conversation_id", f"{what}, ping", lambda c, i=wrong: c.ping(i))
+
+for what, window in {"0": 0, "-1": -1, "below the count": 9, "text": "9", "33 bits": 2**31}.items():
+    wrong = window
+    search: Any = {"filter": Filter.stream_prefix("a"), "max_search_window": wrong}
+    case("max_search_window", f"{what}, get_all", lambda c, s=search: c.get_all(max_count=10, **s))
+    case(
+        "max_search_window",
+        f"{what}, iter_all",
+        lambda c, s=search: c.iter_all(batch_size=10, **s).__anext__(),
+    )
+case("max_search_window", "without a filter", lambda c: c.get_all(max_search_window=100))
+for what, wanted in {"text": "a", "True": True, "list": ["a"]}.items():
+    wrong = wanted
+    case("filter", what, lambda c, f=wrong: c.get_all(filter=f))
 
 case("body", "over the limit", lambda c: c.publish_event("s", "t", bytes(LIMIT - 1)))
 case("body", "type counts twice", lambda c: c.publish_event("s", "ttt", bytes(LIMIT - 5)))

@@ -233,6 +233,17 @@ def test_copies_of_slices(copied: Callable[[Any], Any]) -> None:
     assert AllStreamSlice().is_end_of_stream
 
 
+@pytest.mark.parametrize("copied", copies())
+@pytest.mark.parametrize("is_end", [True, False])
+def test_filtered_slices_tell_their_end_themselves(
+    copied: Callable[[Any], Any], is_end: bool
+) -> None:
+    events = [Event(make_record(), position=(3, 3))]
+    for content in (events, []):
+        page = AllStreamSlice(content, is_end_of_stream=is_end)
+        assert page.is_end_of_stream is copied(page).is_end_of_stream is is_end
+
+
 def test_events_outlive_their_page() -> None:
     page = make_slice()
     event, detached = page[3], page[3].detach()

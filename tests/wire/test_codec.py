@@ -41,7 +41,7 @@ from fastpump.messages import Json, NewEvent
 ID = bytes(range(16))
 
 # One command for each decoder; the two directions of a read share theirs.
-COMMANDS = (0x83, 0xB1, 0xB3, 0xB7, 0xC2, 0xC7)
+COMMANDS = (0x83, 0xB1, 0xB3, 0xB7, 0xBB, 0xC2, 0xC7)
 
 replies = st.sampled_from(COMMANDS).flatmap(
     lambda command: st.tuples(st.just(command), messages(reference.PAYLOADS[command]))

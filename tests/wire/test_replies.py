@@ -31,7 +31,8 @@ def test_every_recorded_reply(area: str) -> None:
 
 def test_every_kind_of_reply_was_recorded() -> None:
     recorded = {reply.command for s in goldenlib.scenarios() for reply in s.replies}
-    assert set(views.DECODED) <= recorded
+    # That server was of version 4; filters came with version 20.
+    assert set(views.DECODED) - set(views.FILTERED_COMPLETED) <= recorded
 
 
 _DESCRIBED = ("command", "flags", "length", "events")

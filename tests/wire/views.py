@@ -28,6 +28,7 @@ WRITE_COMPLETED = 0x83
 READ_EVENT_COMPLETED = 0xB1
 STREAM_COMPLETED = (0xB3, 0xB5)
 ALL_COMPLETED = (0xB7, 0xB9)
+FILTERED_COMPLETED = (0xBB, 0xBE)
 STREAM_EVENT = 0xC2
 PERSISTENT_EVENT = 0xC7
 DECODED = (
@@ -35,6 +36,7 @@ DECODED = (
     READ_EVENT_COMPLETED,
     *STREAM_COMPLETED,
     *ALL_COMPLETED,
+    *FILTERED_COMPLETED,
     STREAM_EVENT,
     PERSISTENT_EVENT,
 )
@@ -136,7 +138,8 @@ def _decode_stream(frame: Frame) -> Values:
 
 
 def _decode_all(frame: Frame) -> Values:
-    result, page, error = _replies.decode_all_slice(frame, 1)
+    filtered = frame.command in FILTERED_COMPLETED
+    result, page, error = _replies.decode_all_slice(frame, 1, filtered)
     assert page.direction == 1
     return {
         "result": result,
@@ -156,7 +159,7 @@ _DECODERS: dict[int, Callable[[Frame], Values]] = {
     WRITE_COMPLETED: _decode_write_completed,
     READ_EVENT_COMPLETED: _decode_read_event,
     **dict.fromkeys(STREAM_COMPLETED, _decode_stream),
-    **dict.fromkeys(ALL_COMPLETED, _decode_all),
+    **dict.fromkeys((*ALL_COMPLETED, *FILTERED_COMPLETED), _decode_all),
     STREAM_EVENT: _decode_pushes,
     PERSISTENT_EVENT: _decode_pushes,
 }
@@ -257,6 +260,10 @@ def _expect_all(fields: Mapping[str, Any]) -> Values:
     }
 
 
+def _expect_filtered(fields: Mapping[str, Any]) -> Values:
+    return {**_expect_all(fields), "is_end": fields.get("is_end_of_stream", False)}
+
+
 def _expect_push(fields: Mapping[str, Any]) -> Values:
     retry_count = (fields.get("retryCount", 0) + 2**31) % 2**32 - 2**31
     return {"events": [expected_event(fields["event"], retry_count)]}
@@ -267,6 +274,7 @@ _EXPECTED: dict[int, Callable[[Mapping[str, Any]], Values]] = {
     READ_EVENT_COMPLETED: _expect_read_event,
     **dict.fromkeys(STREAM_COMPLETED, _expect_stream),
     **dict.fromkeys(ALL_COMPLETED, _expect_all),
+    **dict.fromkeys(FILTERED_COMPLETED, _expect_filtered),
     STREAM_EVENT: _expect_push,
     PERSISTENT_EVENT: _expect_push,
 }
