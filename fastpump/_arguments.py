@@ -10,9 +10,7 @@ from fastpump.exceptions import UsageError
 from fastpump.filters import Filter
 from fastpump.messages import (
     MAX_READ_COUNT,
-    Beginning,
     Credential,
-    End,
     ExpectedVersion,
     Position,
     PositionSentinel,
@@ -116,12 +114,8 @@ def first_position(
 ) -> Position:
     """Where a read of the log of all events starts if `from_position` was asked for."""
     check_direction(direction)
-    if from_position is None:
-        from_position = Beginning if direction == StreamDirection.Forward else End
-    if isinstance(from_position, PositionSentinel):
-        return from_position.position
     try:
-        position = Position(*from_position)
+        position = Position(*Position.for_direction(direction, from_position))
     except TypeError:
         raise UsageError(
             "from_position", f"must be Beginning, End or a Position, not {from_position!r:.80}"

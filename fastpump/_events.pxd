@@ -15,7 +15,8 @@ cdef class StreamSlice(Events):
     cdef readonly object direction
     cdef readonly int64_t next_event_number
     cdef readonly int64_t last_event_number
-    cdef readonly int64_t last_commit_position
+    cdef readonly object prepare_position
+    cdef readonly int64_t commit_position
     cdef readonly bint is_end_of_stream
 
 

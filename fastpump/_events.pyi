@@ -29,6 +29,8 @@ class StreamSlice(Events):
         events: Iterable[Event] = (),
         next_event_number: int = -1,
         last_event_number: int = -1,
+        prepare_position: int | None = None,
+        commit_position: int = 0,
         is_end_of_stream: bool = False,
         *,
         stream: str = "",
@@ -46,7 +48,9 @@ class StreamSlice(Events):
     @property
     def last_event_number(self) -> int: ...
     @property
-    def last_commit_position(self) -> int: ...
+    def prepare_position(self) -> int | None: ...
+    @property
+    def commit_position(self) -> int: ...
     @property
     def is_end_of_stream(self) -> bool: ...
 

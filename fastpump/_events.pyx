@@ -160,7 +160,8 @@ cdef class StreamSlice(Events):
         next_event_number: where the next page in this direction starts; -1 if there is none.
         last_event_number: number of the stream's last event; -1 if it has none.
         is_end_of_stream: nothing lies behind this page (yet).
-        last_commit_position: how far the server's log went, for information.
+        commit_position: how far the server's log went, for information.
+        prepare_position: None; the protocol does not tell it.
     """
 
     def __init__(
@@ -168,6 +169,8 @@ cdef class StreamSlice(Events):
         events=(),
         next_event_number=-1,
         last_event_number=-1,
+        prepare_position=None,
+        commit_position=0,
         is_end_of_stream=False,
         *,
         stream="",
@@ -177,6 +180,8 @@ cdef class StreamSlice(Events):
         Events.__init__(self, events)
         self.next_event_number = next_event_number
         self.last_event_number = last_event_number
+        self.prepare_position = prepare_position
+        self.commit_position = commit_position
         self.is_end_of_stream = is_end_of_stream
         self.stream = stream
         self.from_event_number = from_event_number
@@ -184,7 +189,12 @@ cdef class StreamSlice(Events):
 
     def __reduce__(self):
         state = (
-            list(self), self.next_event_number, self.last_event_number, self.is_end_of_stream
+            list(self),
+            self.next_event_number,
+            self.last_event_number,
+            self.prepare_position,
+            self.commit_position,
+            self.is_end_of_stream,
         )
         return _restore_stream_slice, (
             state, self.stream, self.from_event_number, self.direction

@@ -17,6 +17,13 @@ class Position(_LogOffsets):
 
     min: ClassVar[Position]
 
+    @classmethod
+    def for_direction(cls, direction: int, pos: Position | PositionSentinel | None) -> Position:
+        """Where a read in this direction starts; by default at the end of the log it comes from."""
+        if pos is None:
+            pos = End if direction else Beginning
+        return pos.position if isinstance(pos, PositionSentinel) else pos
+
 
 Position.min = Position(-1, -1)
 

@@ -86,7 +86,7 @@ def decode_stream_slice(Frame frame not None, str stream, int64_t from_event_num
         elif tag == (5 << 3 | TYPE_VARINT):
             page.check(read_int64(&c, &flag), &c, "is_end_of_stream")
         elif tag == (6 << 3 | TYPE_VARINT):
-            page.check(read_int64(&c, &page.last_commit_position), &c, "last_commit_position")
+            page.check(read_int64(&c, &page.commit_position), &c, "last_commit_position")
         elif tag == (7 << 3 | TYPE_BYTES):
             error = page.read_text(&c)
         else:
@@ -154,6 +154,7 @@ cdef class WriteResult:
         first_event_number, last_event_number: numbers of the events written; of a write repeated
             with the same event ids, the numbers they have had since the first time.
         position: Position of the last event; (-1, -1) for a repeated write on older servers.
+        prepare_position, commit_position: the parts of it.
         current_version: the stream's last event number if the result is WrongExpectedVersion;
             None where the server does not tell it (proto3 servers leave out a zero, section 3.9).
     """
@@ -162,21 +163,21 @@ cdef class WriteResult:
     cdef readonly str message
     cdef readonly int64_t first_event_number
     cdef readonly int64_t last_event_number
-    cdef int64_t commit
-    cdef int64_t prepare
+    cdef readonly int64_t prepare_position
+    cdef readonly int64_t commit_position
     cdef int64_t current
     cdef bint has_current
 
     def __init__(self, first_event_number, last_event_number, position, result=0, message=""):
         self.first_event_number = first_event_number
         self.last_event_number = last_event_number
-        self.commit, self.prepare = position
+        self.commit_position, self.prepare_position = position
         self.result = result
         self.message = message
 
     @property
     def position(self):
-        return Position(self.commit, self.prepare)
+        return Position(self.commit_position, self.prepare_position)
 
     @property
     def current_version(self):
@@ -207,9 +208,9 @@ def decode_write_completed(Frame frame not None):
         elif tag == (4 << 3 | TYPE_VARINT):
             page.check(read_int64(&c, &w.last_event_number), &c, "last_event_number")
         elif tag == (5 << 3 | TYPE_VARINT):
-            page.check(read_int64(&c, &w.prepare), &c, "prepare_position")
+            page.check(read_int64(&c, &w.prepare_position), &c, "prepare_position")
         elif tag == (6 << 3 | TYPE_VARINT):
-            page.check(read_int64(&c, &w.commit), &c, "commit_position")
+            page.check(read_int64(&c, &w.commit_position), &c, "commit_position")
         elif tag == (7 << 3 | TYPE_VARINT):
             page.check(read_int64(&c, &w.current), &c, "current_version")
             w.has_current = True

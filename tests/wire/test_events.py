@@ -171,9 +171,10 @@ class TestConstruction:
 
     def test_slices(self) -> None:
         events = [Event(RECORD), Event(LINK)]
-        page = StreamSlice(events, 10, 9, True, stream="s", from_event_number=8)
+        page = StreamSlice(events, 10, 9, None, 7, True, stream="s", from_event_number=8)
         assert list(page) == events
         assert (page.next_event_number, page.last_event_number) == (10, 9)
+        assert (page.prepare_position, page.commit_position) == (None, 7)
         assert page.is_end_of_stream
         all_page = AllStreamSlice(events, Position(1, 1), Position(2, 2))
         assert list(all_page) == events

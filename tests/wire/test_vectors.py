@@ -145,7 +145,7 @@ def test_page(number: int) -> None:
     assert (result, error) == (0, "")
     assert (page.next_event_number, page.last_event_number) == (1, 0)
     assert page.is_end_of_stream
-    assert page.last_commit_position == 1234
+    assert page.commit_position == 1234
     [event] = page
     assert EVENT.items() <= views.event_values(event).items()
     assert (event.link, event.position) == (None, None)
@@ -157,7 +157,7 @@ def test_page_of_a_stream_that_does_not_exist(number: int) -> None:
     assert (result, len(page), error) == (1, 0, "")
     assert (page.next_event_number, page.last_event_number) == (-1, -1)
     assert page.is_end_of_stream
-    assert page.last_commit_position == 100
+    assert page.commit_position == 100
 
 
 def test_link_without_target() -> None:

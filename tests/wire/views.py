@@ -132,7 +132,7 @@ def _decode_stream(frame: Frame) -> Values:
         "next": page.next_event_number,
         "last": page.last_event_number,
         "is_end": page.is_end_of_stream,
-        "last_commit": page.last_commit_position,
+        "last_commit": page.commit_position,
         "error": error,
     }
 
