@@ -7,14 +7,24 @@ check has every caller try every operation on a stream of its own with that list
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
 import pytest
 from acceptance.scenes import BACKWARD, connect, count, node_and_admin, write
 from client.peer import outcome
 
-from fastpump import AccessDenied, Acl, Beginning, Client, End, NewEvent, StreamMetadata
+from fastpump import (
+    AccessDenied,
+    Acl,
+    Beginning,
+    Client,
+    End,
+    NewEvent,
+    NotAuthenticated,
+    StreamMetadata,
+)
+from fastpump._acting import Operations
 
 USERS = {"user1": "pw", "user2": "pw", "adm": ("pw", ["$admins"])}
 
@@ -32,6 +42,8 @@ READ, WRITE, DELETE, META_READ, META_WRITE = RIGHTS = (
     "meta_write",
 )
 
+Callers = dict[str, Operations]
+
 Allowed = dict[str, frozenset[str]]
 """Who may, by right; everyone where a right is not in it."""
 
@@ -45,17 +57,14 @@ def every_role(role: str) -> Acl:
 
 
 @asynccontextmanager
-async def admin_and_callers() -> AsyncIterator[tuple[Client, dict[str, Client]]]:
-    """A client of the node's own administrator, and one for each caller."""
-    async with node_and_admin(users=USERS) as (node, admin), AsyncExitStack() as stack:
-        clients = {"anonymous": connect(node, None)}
-        clients |= {login: connect(node, login, "pw") for login in USERS}
-        for client in clients.values():
-            await stack.enter_async_context(client)
-        yield admin, clients
+async def admin_and_callers() -> AsyncIterator[tuple[Client, Callers]]:
+    """A client of the node's own administrator, and all callers, on another one's connection."""
+    async with node_and_admin(users=USERS) as (node, admin), connect(node, None) as client:
+        callers = {login: client.acting_as((login, "pw")) for login in USERS}
+        yield admin, {"anonymous": client, **callers}
 
 
-async def transact(client: Client, stream: str) -> None:
+async def transact(client: Operations, stream: str) -> None:
     async with client.transaction(stream) as transaction:
         await transaction.write([NewEvent("t")])
 
@@ -75,7 +84,7 @@ async def read_all_of(events: AsyncIterator[Any]) -> None:
 
 
 def operations(
-    client: Client, stream: str, metadata: StreamMetadata
+    client: Operations, stream: str, metadata: StreamMetadata
 ) -> Iterator[tuple[str, Awaitable[Any]]]:
     """All there are, with the right they need; each is made when the next one is asked for.
 
@@ -98,7 +107,7 @@ WRITES = 2
 """How many of them add an event to the stream."""
 
 
-def operations_on_all(client: Client) -> Iterator[tuple[str, Awaitable[Any]]]:
+def operations_on_all(client: Operations) -> Iterator[tuple[str, Awaitable[Any]]]:
     """The same for the log of all events, whose metadata is left as it is."""
     yield READ, client.get_all()
     yield READ, client.get_all(BACKWARD)
@@ -109,6 +118,14 @@ def operations_on_all(client: Client) -> Iterator[tuple[str, Awaitable[Any]]]:
     yield WRITE, client.publish_event("$all", "t")
     yield DELETE, client.delete_stream("$all")
     yield DELETE, client.delete_stream("$all", hard=True)
+
+
+async def everything_is_refused(
+    attempts: Iterator[tuple[str, Awaitable[Any]]], kind: type[Exception]
+) -> None:
+    for _, attempt in attempts:
+        with pytest.raises(kind):
+            await attempt
 
 
 async def check_attempts(
@@ -191,8 +208,23 @@ async def test_sec_02_to_14_who_may_by_the_lists(row: Row) -> None:
             assert await count(admin, stream) == (0 if is_deleted else 1 + written)
 
 
+async def test_sec_01_a_wrong_password_is_always_refused() -> None:
+    async with node_and_admin() as (node, admin), connect(node, None) as client:
+        nobody = client.acting_as(("admin", "wrong"))
+        for stream in ("s", "$s"):
+            await write(admin, stream, 1)
+            metadata = StreamMetadata(acl=every_role("$all"))
+            await admin.set_stream_metadata(stream, metadata)
+            await everything_is_refused(operations(nobody, stream, metadata), NotAuthenticated)
+            assert await count(client, stream) == 1
+        await everything_is_refused(operations_on_all(nobody), NotAuthenticated)
+
+
 async def test_sec_05_a_transaction_goes_on_as_somebody_else() -> None:
-    """Rights are looked at when it starts and when it is committed, as servers before 20 do."""
+    """Rights are looked at when it starts and when it is committed, as servers before 20 do.
+
+    A wrong password is refused with every request, as was recorded, other than the row has it.
+    """
     async with admin_and_callers() as (admin, callers):
         await admin.set_stream_metadata("s", StreamMetadata(acl=Acl(write="user1")))
         started = callers["user1"].transaction("s")
@@ -202,6 +234,11 @@ async def test_sec_05_a_transaction_goes_on_as_somebody_else() -> None:
             await continued.write([NewEvent("t")])
             with pytest.raises(AccessDenied):
                 await continued.commit()
+        wrong = admin.acting_as(("user1", "wrong"))
+        continued = wrong.transaction("s", transaction_id=started.id)
+        for attempt in (continued.write([NewEvent("t")]), continued.commit()):
+            with pytest.raises(NotAuthenticated):
+                await attempt
         await started.write([NewEvent("t")])
         assert (await started.commit()).last_event_number == 2
 
@@ -219,6 +256,27 @@ async def test_sec_10_the_log_of_all_events() -> None:
                 await check_attempts(caller, setting, allowed)
 
 
+async def test_sec_15_credentials_of_the_connection_and_of_a_call() -> None:
+    """Wrong ones of the connection end `connect`, so that no call is made with them."""
+    async with node_and_admin(users=USERS) as (node, admin):
+        await write(admin, "$s", 1)
+        async with connect(node, "adm", "pw") as by_default:
+            assert len(await by_default.get("$s")) == 1
+            for login, password, kind in (
+                ("user1", "pw", AccessDenied),
+                ("adm", "wrong", NotAuthenticated),
+            ):
+                with pytest.raises(kind):
+                    await by_default.acting_as((login, password)).get("$s")
+            assert len(await by_default.get("$s")) == 1
+        async with connect(node, "user1", "pw") as by_default:
+            with pytest.raises(AccessDenied):
+                await by_default.get("$s")
+            assert len(await by_default.acting_as(("adm", "pw")).get("$s")) == 1
+        with pytest.raises(NotAuthenticated):
+            await connect(node, "adm", "wrong").connect()
+
+
 async def test_sec_16_a_refusal_does_no_harm() -> None:
     """A client that must not reconnect would end with the first connection."""
     async with node_and_admin() as (node, admin):
@@ -226,8 +284,9 @@ async def test_sec_16_a_refusal_does_no_harm() -> None:
         async with connect(node, None, max_reconnects=0) as client:
             async with await client.subscribe_to("open") as subscription:
                 attempts = operations(client, "$s", StreamMetadata())
-                await check_attempts("anonymous", attempts, every(NOBODY))
-                await check_attempts("anonymous", operations_on_all(client), every(NOBODY))
+                await everything_is_refused(attempts, AccessDenied)
+                wrong = client.acting_as(("admin", "wrong"))
+                await everything_is_refused(operations_on_all(wrong), NotAuthenticated)
                 written = await client.publish_event("open", "t")
                 event = await anext(subscription.events)
                 assert event.position == written.position

@@ -24,11 +24,12 @@ from fastpump.messages import NewEvent, StreamDirection
 
 # --- signatures ---
 
-# Facts from photon-pump's source archive, by the module of photon-pump: parameters in their order,
-# with their defaults. 0 as a direction is StreamDirection.Forward.
+# Facts from photon-pump's source archive, by its modules: parameters in their order, with their
+# defaults. 0 as a direction is StreamDirection.Forward.
 SIGNATURES = {
     "connection.connect": "host='localhost', port=1113, discovery_host=None, discovery_port=2113,"
-    "username=None, password=None, loop=None, name=None, selector=None, retry_policy=None",
+    "username=None, password=None, loop=None, name=None, selector='select_random',"
+    "retry_policy=None",
     "connection.Client.connect": "",
     "connection.Client.close": "",
     "connection.Client.ping": "conversation_id=None",
@@ -37,7 +38,7 @@ SIGNATURES = {
     "connection.Client.publish": "stream, events, expected_version=-2, require_master=False",
     "connection.Client.get_event": "stream, event_number, resolve_links=True,"
     "require_master=False, correlation_id=None",
-    "connection.Client.get": "stream, direction=0, from_event=None, max_count=100,"
+    "connection.Client.get": "stream, direction=0, from_event=0, max_count=100,"
     "resolve_links=True, require_master=False, correlation_id=None",
     "connection.Client.get_all": "direction=0, from_position=None, max_count=100,"
     "resolve_links=True, require_master=False, correlation_id=None",
@@ -45,8 +46,7 @@ SIGNATURES = {
     "resolve_links=True, require_master=False, correlation_id=None",
     "connection.Client.iter_all": "direction=0, from_position=None, batch_size=100,"
     "resolve_links=True, require_master=False, correlation_id=None",
-    "connection.Client.subscribe_to": "stream, start_from=-1, resolve_link_tos=True,"
-    "batch_size=100",
+    "connection.Client.subscribe_to": "stream, start_from=-1, resolve_link_tos=True,batch_size=100",
     "messages.Credential": "username, password",
     "messages.Header": "size, cmd, flags, correlation_id, username=None, password=None",
     "messages.NewEvent": "type, id=None, data=None, metadata=None",
@@ -63,6 +63,15 @@ SIGNATURES = {
     "exceptions.TooBusy": "conversation_id",
     "exceptions.NotMaster": "conversation_id",
     "exceptions.NotHandled": "conversation_id, reason",
+}
+
+
+SAME_BY_ANOTHER_DEFAULT = {
+    # photon-pump took 0 for "not given": when reading backwards that is the end.
+    ("from_event", 0): None,
+    # What the client was made with, which is False by default.
+    ("require_master", False): None,
+    ("selector", "select_random"): None,
 }
 
 
@@ -85,12 +94,11 @@ def named(path: str) -> Any:
 
 @pytest.mark.parametrize("path", SIGNATURES)
 def test_pp_01_parameters_their_order_and_defaults(path: str) -> None:
-    """What fastpump has beyond them comes behind them, or by name only, and need not be given.
-
-    One default differs: from_event of `get`, which is 0 in photon-pump, where that also meant the
-    end when reading backwards.
-    """
-    wanted = parameters_in(SIGNATURES[path])
+    """What fastpump has beyond them comes behind them, or by name only, and need not be given."""
+    wanted = [
+        (name, SAME_BY_ANOTHER_DEFAULT.get((name, default), default))
+        for name, default in parameters_in(SIGNATURES[path])
+    ]
     ours = list(inspect.signature(named(path)).parameters.values())
     if "Client." in path:
         ours = ours[1:]
@@ -260,7 +268,7 @@ async def test_asynchronous_comprehensions() -> None:
 
 async def test_every_parameter_by_its_place() -> None:
     forward, backward = StreamDirection.Forward, StreamDirection.Backward
-    async with node_and_admin() as (node, admin):
+    async with fastpump.server.run() as node:
         conn = photonpump.connect(
             node.host, node.port, None, 2113, "admin", "changeit", None, "by place", None, None
         )
