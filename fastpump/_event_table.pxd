@@ -1,16 +1,23 @@
-"""The tables behind the event views. `_event_table.pyx` explains them."""
+"""Where the events of a message lie, and what lies in one. `_event_table.pyx` explains it."""
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 
 from fastpump._varint cimport Cursor
 
 
+cdef struct Extent:
+    # A ResolvedEvent, ResolvedIndexedEvent or push that nobody has looked into yet.
+    uint32_t begin                  # offset from `EventTable.base`, as all places here
+    uint32_t size
+    int32_t retry_count
+
+
 cdef struct Record:
-    # An EventRecord message. Places are offsets from `EventTable.base`.
+    # An EventRecord message.
     int64_t number
     int64_t created                 # .NET ticks without kind bits, 0 if absent
     int64_t created_epoch           # milliseconds since 1970, 0 if absent
-    uint32_t begin                  # the whole message
+    uint32_t begin                  # the whole message; size 0: there is none
     uint32_t size
     uint32_t stream
     uint32_t stream_size
@@ -25,43 +32,37 @@ cdef struct Record:
 
 
 cdef struct Item:
-    # A ResolvedEvent, ResolvedIndexedEvent or push: one entry.
-    Record event
+    # What lies in an extent.
+    Extent extent
+    Record event                    # the link's own where its target is gone
+    int64_t received_number         # the link's if there is one, else the event's
     int64_t commit
     int64_t prepare
-    uint32_t begin                  # the whole resolved event
-    uint32_t size
-    uint32_t link                   # 1 + index in `EventTable.links`, 0 for none
-    int32_t retry_count
+    uint32_t link                   # the link's EventRecord
+    uint32_t link_size
     uint8_t has_event
+    uint8_t has_link
     uint8_t has_position
 
 
 cdef class EventTable:
     cdef bytes memory               # keeps `base` alive
     cdef const unsigned char* base
-    cdef Item* items
+    cdef Extent* extents
     cdef Py_ssize_t length
-    cdef Py_ssize_t room            # items allocated
-    cdef Record* links
-    cdef uint32_t link_count
-    cdef uint32_t link_room
-    cdef str stream_name            # the last names decoded, and where they stood
-    cdef const Record* stream_source
-    cdef str type_name
-    cdef const Record* type_source
+    cdef Py_ssize_t room            # extents allocated
+    cdef Py_ssize_t size            # bytes that the events take
 
     cdef int adopt(self, bytes memory, const unsigned char* base) except -1
-    cdef Item* add_item(self) except NULL
-    cdef int add_link(self, Item* item, Record* link) except -1
-    cdef int parse_item(self, Cursor c) except -1
-    cdef int parse_resolved(self, Cursor* c, Item* item) except -1
-    cdef const Record* record_of(self, Py_ssize_t index) noexcept
-    cdef const Record* link_of(self, Py_ssize_t index) noexcept
-    cdef str stream_of(self, const Record* record)
-    cdef str type_of(self, const Record* record)
+    cdef int add(self, const Cursor* c) except -1
+    cdef int add_run(self, Cursor* c, uint32_t tag) except -1
+    cdef int grow(self) except -1
+    cdef int look_into(self, Py_ssize_t index, Item* item) except -1
+    cdef int read_resolved(self, Cursor* c, Item* item) except -1
+    cdef int read_link(self, Item* item, Record* link) except -1
     cdef bytes bytes_at(self, uint32_t offset, uint32_t size)
+    cdef str name_at(self, uint32_t offset, uint32_t size)
+    cdef int fail_empty(self, const Extent* extent) except -1
     cdef int fail(self, int fault, const unsigned char* where, str what) except -1
     cdef str read_text(self, Cursor* c)
     cdef int check(self, int fault, Cursor* c, str what) except -1
-    cdef int check_items(self) except -1

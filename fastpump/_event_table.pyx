@@ -1,9 +1,10 @@
 # cython: nonecheck=True
-"""Walks messages that hold events and keeps where everything in them is.
+"""Messages that hold events: where each of them lies, and, once somebody asks, what lies in it.
 
-The walk checks every tag, length, id, name and time stamp and fills a table with numbers and
-offsets. Whatever is wrong with the bytes is found here, when they arrive, as a ProtocolError, and
-not by the user later.
+When a message arrives, only its own fields are read. Of each event that gives an *extent*: where it
+begins and how long it is. What lies inside is looked at when the event is taken out of its page;
+then every tag, length, id, name and time stamp in it is checked, so that an event somebody holds is
+whole. Whatever is wrong with the bytes is a ProtocolError, of the message or of taking the event.
 
 Layout (protocol document, section 3; fields in any order, unknown ones skipped, absent = zero):
 
@@ -27,10 +28,16 @@ from fastpump._varint cimport (
 
 from fastpump.exceptions import ProtocolError
 
+cdef extern from "Python.h":
+    const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* size) except NULL
+
 cdef enum:
     # A read asks for 4096 events at most; an arena holds far fewer pushes than this.
     MAX_EVENTS = 65536
     FIRST_ROOM = 64
+
+    NAME_BITS = 8
+    LONGEST_NAME = 128                     # in bytes; longer ones are not kept
 
 cdef int64_t KIND_BITS = <int64_t>0x3FFFFFFFFFFFFFFF       # above these .NET keeps a kind
 cdef int64_t LAST_TICK = 3155378975999999999               # end of the year 9999
@@ -121,7 +128,7 @@ cdef inline int read_epoch(Cursor* c, int64_t* milliseconds) noexcept nogil:
     return fault
 
 
-cdef int parse_record(const unsigned char* base, Cursor* c, Record* r) noexcept:
+cdef int read_record(const unsigned char* base, Cursor* c, Record* r) noexcept:
     cdef uint32_t tag = 0
     cdef int64_t number = 0
     cdef int fault
@@ -160,12 +167,46 @@ cdef int parse_record(const unsigned char* base, Cursor* c, Record* r) noexcept:
     return WIRE_OK
 
 
+cdef list names = [None] * (1 << NAME_BITS)
+
+
+cdef inline uint64_t hash_of(const char* name, Py_ssize_t size) noexcept nogil:
+    """Of the length and the ends: names of a kind differ at their start or end."""
+    cdef uint64_t first = 0
+    cdef uint64_t last = 0
+    if size >= 8:
+        memcpy(&first, name, 8)
+        memcpy(&last, name + size - 8, 8)
+    else:
+        memcpy(&first, name, size)
+    first = (first ^ <uint64_t>size) * <uint64_t>0x9E3779B97F4A7C15
+    return (first ^ last) * <uint64_t>0xBF58476D1CE4E5B9 >> (64 - NAME_BITS)
+
+
+cdef str name_of(const char* name, Py_ssize_t size):
+    """The str of a name. Programs see few event types and streams, again and again: the last ones
+    of each hash are kept, so that equal names of many events are one object."""
+    cdef Py_ssize_t known_size = 0
+    cdef const char* known_bytes
+    cdef Py_ssize_t place
+    if size > LONGEST_NAME:
+        return PyUnicode_DecodeUTF8(name, size, NULL)
+    place = <Py_ssize_t>hash_of(name, size)
+    known = names[place]
+    if known is not None:
+        known_bytes = PyUnicode_AsUTF8AndSize(known, &known_size)
+        if known_size == size and memcmp(known_bytes, name, size) == 0:
+            return <str>known
+    names[place] = PyUnicode_DecodeUTF8(name, size, NULL)
+    return <str>names[place]
+
+
 cdef class EventTable:
-    """What a message holds, in the order it came; the base of all sequences of events."""
+    """Where the events of a message lie, in the order they came; the base of all sequences of
+    events."""
 
     def __dealloc__(self):
-        free(self.items)
-        free(self.links)
+        free(self.extents)
 
     cdef int adopt(self, bytes memory, const unsigned char* base) except -1:
         """Let `memory` be the one that offsets count in, from `base` (its start if NULL)."""
@@ -173,46 +214,56 @@ cdef class EventTable:
         self.base = <const unsigned char*>PyBytes_AS_STRING(memory) if base == NULL else base
         return 0
 
-    cdef Item* add_item(self) except NULL:
-        cdef Py_ssize_t room
-        cdef Item* items
+    cdef int add(self, const Cursor* c) except -1:
+        """Add the event that the cursor spans."""
         if self.length == self.room:
-            room = self.room * 2 if self.room else FIRST_ROOM
-            if room > MAX_EVENTS:
-                raise ProtocolError(f"more than {MAX_EVENTS} events in one message")
-            items = <Item*>realloc(self.items, room * sizeof(Item))
-            if items == NULL:
-                raise MemoryError
-            self.items = items
-            self.room = room
-        cdef Item* item = &self.items[self.length]
-        memset(item, 0, sizeof(Item))
+            self.grow()
+        cdef Extent* extent = &self.extents[self.length]
+        extent.begin = <uint32_t>(c.pos - self.base)
+        extent.size = <uint32_t>(c.end - c.pos)
+        extent.retry_count = 0
+        if extent.size == 0:
+            self.fail_empty(extent)
         self.length += 1
-        return item
-
-    cdef int add_link(self, Item* item, Record* link) except -1:
-        cdef uint32_t room
-        cdef Record* links
-        if self.link_count == self.link_room:
-            room = self.link_room * 2 if self.link_room else FIRST_ROOM
-            links = <Record*>realloc(self.links, room * sizeof(Record))
-            if links == NULL:
-                raise MemoryError
-            self.links = links
-            self.link_room = room
-        self.links[self.link_count] = link[0]
-        self.link_count += 1
-        item.link = self.link_count
+        self.size += extent.size
         return 0
 
-    cdef int parse_item(self, Cursor c) except -1:
-        """Add the ResolvedEvent that the cursor spans."""
-        cdef Item* item = self.add_item()
-        item.begin = <uint32_t>(c.pos - self.base)
-        item.size = <uint32_t>(c.end - c.pos)
-        return self.parse_resolved(&c, item)
+    cdef int add_run(self, Cursor* c, uint32_t tag) except -1:
+        """Add the event that follows, and those behind it as long as they have the same `tag`,
+        which takes one byte."""
+        cdef Cursor inner
+        cdef int fault
+        while True:
+            fault = enter(c, &inner)
+            if fault != WIRE_OK:
+                return self.fail(fault, c.pos, "events")
+            self.add(&inner)
+            if c.pos == c.end or c.pos[0] != tag:
+                return 0
+            c.pos += 1
 
-    cdef int parse_resolved(self, Cursor* c, Item* item) except -1:
+    cdef int grow(self) except -1:
+        cdef Py_ssize_t room = self.room * 2 if self.room else FIRST_ROOM
+        cdef Extent* extents
+        if room > MAX_EVENTS:
+            raise ProtocolError(f"more than {MAX_EVENTS} events in one message")
+        extents = <Extent*>realloc(self.extents, room * sizeof(Extent))
+        if extents == NULL:
+            raise MemoryError
+        self.extents = extents
+        self.room = room
+        return 0
+
+    cdef int look_into(self, Py_ssize_t index, Item* item) except -1:
+        """Check the event at `index` and tell what is in it; there may be neither event nor link."""
+        cdef Cursor c
+        memset(item, 0, sizeof(Item))
+        item.extent = self.extents[index]
+        c.pos = self.base + item.extent.begin
+        c.end = c.pos + item.extent.size
+        return self.read_resolved(&c, item)
+
+    cdef int read_resolved(self, Cursor* c, Item* item) except -1:
         cdef uint32_t tag = 0
         cdef Cursor inner
         cdef Record link
@@ -224,17 +275,17 @@ cdef class EventTable:
             if tag == (1 << 3 | TYPE_BYTES):
                 fault = WIRE_TWICE if item.has_event else enter(c, &inner)
                 if fault == WIRE_OK:
-                    fault = parse_record(self.base, &inner, &item.event)
+                    fault = read_record(self.base, &inner, &item.event)
                     if fault != WIRE_OK:
                         return self.fail(fault, inner.pos, "event record")
                 item.has_event = True
             elif tag == (2 << 3 | TYPE_BYTES):
-                fault = WIRE_TWICE if item.link else enter(c, &inner)
+                fault = WIRE_TWICE if item.has_link else enter(c, &inner)
                 if fault == WIRE_OK:
-                    fault = parse_record(self.base, &inner, &link)
+                    fault = read_record(self.base, &inner, &link)
                     if fault != WIRE_OK:
                         return self.fail(fault, inner.pos, "link record")
-                    self.add_link(item, &link)
+                item.has_link = True
             elif tag == (3 << 3 | TYPE_VARINT):
                 fault = read_int64(c, &item.commit)
                 item.has_position = True
@@ -245,47 +296,32 @@ cdef class EventTable:
                 fault = skip_unknown(c, tag, 4)
             if fault != WIRE_OK:
                 return self.fail(fault, c.pos, "event")
+        if item.has_link:
+            item.link = link.begin
+            item.link_size = link.size
+            if not item.has_event:
+                item.event = link
+        item.received_number = link.number if item.has_link else item.event.number
         return 0
 
-    cdef const Record* record_of(self, Py_ssize_t index) noexcept:
-        """The event; for a link without target the link itself. NULL if there is neither."""
-        if self.items[index].has_event:
-            return &self.items[index].event
-        return self.link_of(index)
-
-    cdef const Record* link_of(self, Py_ssize_t index) noexcept:
-        cdef uint32_t link = self.items[index].link
-        return NULL if link == 0 else &self.links[link - 1]
-
-    cdef str stream_of(self, const Record* r):
-        cdef const Record* last = self.stream_source
-        if (
-            last == NULL or last.stream_size != r.stream_size
-            or memcmp(self.base + last.stream, self.base + r.stream, r.stream_size) != 0
-        ):
-            self.stream_name = PyUnicode_DecodeUTF8(
-                <const char*>self.base + r.stream, r.stream_size, NULL
-            )
-            self.stream_source = r
-        return self.stream_name
-
-    cdef str type_of(self, const Record* r):
-        cdef const Record* last = self.type_source
-        if (
-            last == NULL or last.type_size != r.type_size
-            or memcmp(self.base + last.type, self.base + r.type, r.type_size) != 0
-        ):
-            self.type_name = PyUnicode_DecodeUTF8(
-                <const char*>self.base + r.type, r.type_size, NULL
-            )
-            self.type_source = r
-        return self.type_name
+    cdef int read_link(self, Item* item, Record* link) except -1:
+        """The record of the item's link, which was checked together with the rest of it."""
+        cdef Cursor c
+        c.pos = self.base + item.link
+        c.end = c.pos + item.link_size
+        return self.check(read_record(self.base, &c, link), &c, "link record")
 
     cdef bytes bytes_at(self, uint32_t offset, uint32_t size):
         return PyBytes_FromStringAndSize(<const char*>self.base + offset, size)
 
+    cdef str name_at(self, uint32_t offset, uint32_t size):
+        return name_of(<const char*>self.base + offset, size)
+
     cdef int fail(self, int fault, const unsigned char* where, str what) except -1:
         raise ProtocolError(f"{what}: {FAULTS[fault]}", where - self.base)
+
+    cdef int fail_empty(self, const Extent* extent) except -1:
+        raise ProtocolError("event: neither an event nor a link", extent.begin)
 
     cdef str read_text(self, Cursor* c):
         """The string value that follows, for instance an error text."""
@@ -296,11 +332,3 @@ cdef class EventTable:
 
     cdef int check(self, int fault, Cursor* c, str what) except -1:
         return 0 if fault == WIRE_OK else self.fail(fault, c.pos, what)
-
-    cdef int check_items(self) except -1:
-        """Every item has an event or a link; the views rely on it."""
-        cdef Py_ssize_t i
-        for i in range(self.length):
-            if self.record_of(i) == NULL:
-                raise ProtocolError("event: neither an event nor a link", self.items[i].begin)
-        return 0

@@ -2,7 +2,7 @@
 
 from libc.stdint cimport int64_t
 
-from fastpump._event_table cimport EventTable, Record
+from fastpump._event_table cimport EventTable, Item, Record
 
 
 cdef class Events(EventTable):
@@ -29,12 +29,12 @@ cdef class AllStreamSlice(Events):
 
 cdef class EventRecord:
     cdef Events page
-    cdef const Record* record
+    cdef Record record
 
 
 cdef class Event:
     cdef Events page
-    cdef Py_ssize_t index
+    cdef Item item
 
 
 cdef Event event_at(Events page, Py_ssize_t index)

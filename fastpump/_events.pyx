@@ -1,9 +1,9 @@
 # cython: nonecheck=True
 """Replies that hold events, as lazy views: nothing is copied out of a page until somebody asks.
 
-Strings, bytes, UUIDs, datetimes and JSON are made when an attribute is read, from a table that was
-filled and checked when the page arrived (`_event_table`). An event keeps its page alive;
-`Event.detach()` gives it memory of its own.
+An event is checked when it is taken out of its page, by index or in a loop, and then knows where
+everything in it lies (`_event_table`). Strings, bytes, UUIDs, datetimes and JSON are made when an
+attribute is read. An event keeps its page alive; `Event.detach()` gives it memory of its own.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.memoryview cimport PyMemoryView_FromMemory
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from fastpump._event_table cimport EventTable, Item, Record
+from fastpump._event_table cimport EventTable, Record
 from fastpump._ids cimport uuid_from_wire
 from fastpump._varint cimport TYPE_BYTES, TYPE_VARINT, Cursor, write_varint
 
@@ -26,8 +26,6 @@ from fastpump._position import Position
 from fastpump.exceptions import ProtocolError
 
 cdef int64_t TICKS_TO_EPOCH = 621355968000000000           # ticks from 0001-01-01 to 1970-01-01
-
-cdef Record NO_RECORD              # all zero, like every C static
 
 cdef object EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 cdef object EMPTY_ID = UUID(int=0)
@@ -44,6 +42,14 @@ cdef object time_of(const Record* r):
     else:
         return None
     return EPOCH + timedelta(microseconds=microseconds)
+
+
+cdef object id_of(EventTable page, const Record* r):
+    return uuid_from_wire(page.base + r.id) if r.id else EMPTY_ID
+
+
+cdef object json_of(EventTable page, const Record* r):
+    return loads(PyMemoryView_FromMemory(<char*>page.base + r.data, r.data_size, PyBUF_READ))
 
 
 cdef class Events(EventTable):
@@ -67,7 +73,7 @@ cdef class Events(EventTable):
         for offset, size in spans:
             c.pos = self.base + <Py_ssize_t>offset
             c.end = c.pos + <Py_ssize_t>size
-            self.parse_item(c)
+            self.add(&c)
 
     def __len__(self):
         return self.length
@@ -123,11 +129,7 @@ cdef class Events(EventTable):
     @property
     def nbytes(self):
         """Bytes that the events take in memory as received."""
-        cdef Py_ssize_t total = 0
-        cdef Py_ssize_t i
-        for i in range(self.length):
-            total += self.items[i].size
-        return total
+        return self.size
 
 
 Sequence.register(Events)
@@ -143,10 +145,12 @@ cdef class _EventIterator:
         return self
 
     def __next__(self):
+        cdef Event event
         if self.index == self.page.length:
             raise StopIteration
+        event = event_at(self.page, self.index)
         self.index += 1
-        return event_at(self.page, self.index - 1)
+        return event
 
     def __length_hint__(self):
         return self.page.length - self.index
@@ -238,14 +242,16 @@ cdef class AllStreamSlice(Events):
 cdef inline EventRecord record_view(Events page, const Record* record):
     cdef EventRecord view = EventRecord.__new__(EventRecord)
     view.page = page
-    view.record = record
+    view.record = record[0]
     return view
 
 
 cdef Event event_at(Events page, Py_ssize_t index):
     cdef Event event = Event.__new__(Event)
+    page.look_into(index, &event.item)
+    if not (event.item.has_event or event.item.has_link):
+        page.fail_empty(&event.item.extent)
     event.page = page
-    event.index = index
     return event
 
 
@@ -262,27 +268,19 @@ cdef class EventRecord:
         created: aware UTC datetime, or None where the server sent none.
     """
 
-    def __cinit__(self):
-        self.record = &NO_RECORD
-
     def __init__(
         self, stream, id, event_number, type, data=b"", metadata=b"", created=None, is_json=True
     ):
         cdef bytes record = encode_record(
             stream, id, event_number, type, data, metadata, created, is_json
         )
-        cdef Events page = Events.__new__(Events)
-        page.adopt(encode_field(1, record), NULL)
-        cdef Cursor c
-        c.pos = page.base
-        c.end = c.pos + len(page.memory)
-        page.parse_item(c)
-        self.page = page
-        self.record = page.record_of(0)
+        cdef Event event = <Event>_event_from_bytes(encode_field(1, record))
+        self.page = event.page
+        self.record = event.item.event
 
     @property
     def stream(self):
-        return self.page.stream_of(self.record)
+        return self.page.name_at(self.record.stream, self.record.stream_size)
 
     @property
     def event_number(self):
@@ -290,11 +288,11 @@ cdef class EventRecord:
 
     @property
     def id(self):
-        return uuid_from_wire(self.page.base + self.record.id) if self.record.id else EMPTY_ID
+        return id_of(self.page, &self.record)
 
     @property
     def type(self):
-        return self.page.type_of(self.record)
+        return self.page.name_at(self.record.type, self.record.type_size)
 
     @property
     def is_json(self):
@@ -310,13 +308,11 @@ cdef class EventRecord:
 
     @property
     def created(self):
-        return time_of(self.record)
+        return time_of(&self.record)
 
     def json(self):
         """The data parsed as JSON. Raises orjson.JSONDecodeError, a ValueError."""
-        return loads(PyMemoryView_FromMemory(
-            <char*>self.page.base + self.record.data, self.record.data_size, PyBUF_READ
-        ))
+        return json_of(self.page, &self.record)
 
     def to_bytes(self):
         """The EventRecord message as received."""
@@ -369,16 +365,19 @@ cdef class Event:
             resolved += encode_number(3, commit) + encode_number(4, prepare)
         cdef Event parsed = <Event>_event_from_bytes(resolved)
         self.page = parsed.page
-        self.index = 0
+        self.item = parsed.item
 
     @property
     def event(self):
-        return record_view(self.page, self.page.record_of(self.index))
+        return record_view(self.page, &self.item.event)
 
     @property
     def link(self):
-        cdef const Record* link = self.page.link_of(self.index)
-        return None if link == NULL else record_view(self.page, link)
+        cdef Record link
+        if not self.item.has_link:
+            return None
+        self.page.read_link(&self.item, &link)
+        return record_view(self.page, &link)
 
     @property
     def received_event(self):
@@ -386,71 +385,61 @@ cdef class Event:
 
     @property
     def is_resolved(self):
-        cdef Item* item = &self.page.items[self.index]
-        return item.has_event and item.link > 0
+        return self.item.has_event and self.item.has_link
 
     @property
     def event_number(self):
-        cdef const Record* link = self.page.link_of(self.index)
-        return self.page.record_of(self.index).number if link == NULL else link.number
+        return self.item.received_number
 
     @property
     def stream(self):
-        return self.page.stream_of(self.page.record_of(self.index))
+        return self.page.name_at(self.item.event.stream, self.item.event.stream_size)
 
     @property
     def id(self):
-        cdef const Record* r = self.page.record_of(self.index)
-        return uuid_from_wire(self.page.base + r.id) if r.id else EMPTY_ID
+        return id_of(self.page, &self.item.event)
 
     @property
     def type(self):
-        return self.page.type_of(self.page.record_of(self.index))
+        return self.page.name_at(self.item.event.type, self.item.event.type_size)
 
     @property
     def is_json(self):
-        return self.page.record_of(self.index).is_json != 0
+        return self.item.event.is_json != 0
 
     @property
     def data(self):
-        cdef const Record* r = self.page.record_of(self.index)
-        return self.page.bytes_at(r.data, r.data_size)
+        return self.page.bytes_at(self.item.event.data, self.item.event.data_size)
 
     @property
     def metadata(self):
-        cdef const Record* r = self.page.record_of(self.index)
-        return self.page.bytes_at(r.metadata, r.metadata_size)
+        return self.page.bytes_at(self.item.event.metadata, self.item.event.metadata_size)
 
     @property
     def created(self):
-        return time_of(self.page.record_of(self.index))
+        return time_of(&self.item.event)
 
     @property
     def position(self):
-        cdef Item* item = &self.page.items[self.index]
-        return Position(item.commit, item.prepare) if item.has_position else None
+        return Position(self.item.commit, self.item.prepare) if self.item.has_position else None
 
     @property
     def retry_count(self):
-        return self.page.items[self.index].retry_count
+        return self.item.extent.retry_count
 
     def json(self):
         """The data parsed as JSON. Raises orjson.JSONDecodeError, a ValueError."""
-        cdef const Record* r = self.page.record_of(self.index)
-        return loads(PyMemoryView_FromMemory(
-            <char*>self.page.base + r.data, r.data_size, PyBUF_READ
-        ))
+        return json_of(self.page, &self.item.event)
 
     def detach(self):
         """The same event in memory of its own, so that its page can be freed."""
         cdef Event event = <Event>_event_from_bytes(self.to_bytes())
-        event.page.items[0].retry_count = self.page.items[self.index].retry_count
+        event.item.extent.retry_count = self.item.extent.retry_count
         return event
 
     def to_bytes(self):
         """The ResolvedEvent message as received."""
-        cdef Item* item = &self.page.items[self.index]
-        return self.page.bytes_at(item.begin, item.size)
+        return self.page.bytes_at(self.item.extent.begin, self.item.extent.size)
 
     def __eq__(self, other):
         if not isinstance(other, Event):
@@ -474,9 +463,7 @@ def _event_from_bytes(bytes resolved not None):
     cdef Cursor c
     c.pos = page.base
     c.end = c.pos + len(resolved)
-    page.parse_item(c)
-    if page.record_of(0) == NULL:
-        raise ProtocolError("event: neither an event nor a link")
+    page.add(&c)
     return event_at(page, 0)
 
 

@@ -8,6 +8,7 @@ ones zero. A body that is not such a message is a ProtocolError saying what is w
 cimport cython
 from libc.stdint cimport int32_t, int64_t, uint32_t
 
+from fastpump._event_table cimport Item
 from fastpump._events cimport AllStreamSlice, Events, StreamSlice, event_at
 from fastpump._framing cimport Frame
 from fastpump._varint cimport (
@@ -36,8 +37,10 @@ def decode_read_event(Frame frame not None):
     cdef Events page = Events.__new__(Events)
     cdef Cursor c
     cdef Cursor inner
+    cdef Item item
     cdef uint32_t tag = 0
     cdef int64_t result = 0
+    cdef bint has_event = False
     cdef str error = ""
     begin_page(page, frame, &c)
     while c.pos < c.end:
@@ -45,13 +48,18 @@ def decode_read_event(Frame frame not None):
         if tag == (1 << 3 | TYPE_VARINT):
             page.check(read_int64(&c, &result), &c, "result")
         elif tag == (2 << 3 | TYPE_BYTES):
-            page.check(WIRE_TWICE if page.length else enter(&c, &inner), &c, "event")
-            page.parse_item(inner)
+            page.check(WIRE_TWICE if has_event else enter(&c, &inner), &c, "event")
+            has_event = True
+            if inner.pos < inner.end:
+                page.add(&inner)
         elif tag == (3 << 3 | TYPE_BYTES):
             error = page.read_text(&c)
         else:
             page.check(skip_unknown(&c, tag, 3), &c, "ReadEventCompleted")
-    if page.length == 0 or page.record_of(0) == NULL:
+    if page.length == 0:
+        return result, None, error
+    page.look_into(0, &item)
+    if not (item.has_event or item.has_link):  # the server's way to say that there is none
         return result, None, error
     return result, event_at(page, 0), error
 
@@ -63,7 +71,6 @@ def decode_stream_slice(Frame frame not None, str stream, int64_t from_event_num
     """
     cdef StreamSlice page = StreamSlice.__new__(StreamSlice)
     cdef Cursor c
-    cdef Cursor inner
     cdef uint32_t tag = 0
     cdef int64_t result = 0
     cdef int64_t flag = 0
@@ -75,8 +82,7 @@ def decode_stream_slice(Frame frame not None, str stream, int64_t from_event_num
     while c.pos < c.end:
         page.check(read_tag(&c, &tag), &c, "ReadStreamEventsCompleted")
         if tag == (1 << 3 | TYPE_BYTES):
-            page.check(enter(&c, &inner), &c, "events")
-            page.parse_item(inner)
+            page.add_run(&c, tag)
         elif tag == (2 << 3 | TYPE_VARINT):
             page.check(read_int64(&c, &result), &c, "result")
         elif tag == (3 << 3 | TYPE_VARINT):
@@ -92,7 +98,6 @@ def decode_stream_slice(Frame frame not None, str stream, int64_t from_event_num
         else:
             page.check(skip_unknown(&c, tag, 7), &c, "ReadStreamEventsCompleted")
     page.is_end_of_stream = flag != 0
-    page.check_items()
     return result, page, error
 
 
@@ -103,7 +108,6 @@ def decode_all_slice(Frame frame not None, direction, bint filtered=False):
     """
     cdef AllStreamSlice page = AllStreamSlice.__new__(AllStreamSlice)
     cdef Cursor c
-    cdef Cursor inner
     cdef uint32_t tag = 0
     cdef int64_t result = 0
     cdef int64_t commit = 0
@@ -122,8 +126,7 @@ def decode_all_slice(Frame frame not None, direction, bint filtered=False):
         elif tag == (2 << 3 | TYPE_VARINT):
             page.check(read_int64(&c, &prepare), &c, "prepare_position")
         elif tag == (3 << 3 | TYPE_BYTES):
-            page.check(enter(&c, &inner), &c, "events")
-            page.parse_item(inner)
+            page.add_run(&c, tag)
         elif tag == (4 << 3 | TYPE_VARINT):
             page.check(read_int64(&c, &next_commit), &c, "next_commit_position")
         elif tag == (5 << 3 | TYPE_VARINT):
@@ -139,7 +142,6 @@ def decode_all_slice(Frame frame not None, direction, bint filtered=False):
     page.start_position = Position(commit, prepare)
     page.next_position = Position(next_commit, next_prepare)
     page.is_end_of_stream = flag != 0 if filtered else page.length == 0
-    page.check_items()
     return result, page, error
 
 
@@ -234,7 +236,6 @@ def decode_pushes(Frame frame not None):
             c.end[0] | <Py_ssize_t>c.end[1] << 8 | <Py_ssize_t>c.end[2] << 16
             | <Py_ssize_t>c.end[3] << 24
         )
-    page.check_items()
     return page
 
 
@@ -247,12 +248,12 @@ cdef int decode_push(Events page, Cursor* c, bint persistent) except -1:
         page.check(read_tag(c, &tag), c, "pushed event")
         if tag == (1 << 3 | TYPE_BYTES):
             page.check(WIRE_TWICE if page.length > before else enter(c, &inner), c, "event")
-            page.parse_item(inner)
+            page.add(&inner)
         elif persistent and tag == (2 << 3 | TYPE_VARINT):
             page.check(read_int64(c, &retry_count), c, "retryCount")
         else:
             page.check(skip_unknown(c, tag, 2 if persistent else 1), c, "pushed event")
     if page.length == before:
         raise ProtocolError("pushed event: there is none in the message", c.pos - page.base)
-    page.items[page.length - 1].retry_count = <int32_t>retry_count
+    page.extents[page.length - 1].retry_count = <int32_t>retry_count
     return 0
