@@ -23,7 +23,8 @@ from libc.string cimport memcmp, memcpy, memset
 from fastpump._varint cimport (
     TYPE_BYTES, TYPE_VARINT, WIRE_BAD_ID, WIRE_BAD_TAG, WIRE_BAD_TIME, WIRE_BAD_TYPE,
     WIRE_BAD_UTF8, WIRE_DEEP_GROUP, WIRE_LONG_VARINT, WIRE_OK, WIRE_PAST_END, WIRE_TRUNCATED,
-    WIRE_TWICE, Cursor, enter, read_int64, read_length, read_tag, skip_unknown,
+    WIRE_TWICE, Cursor, enter, load_uint64, read_int64, read_length,
+    read_tag, skip_unknown,
 )
 
 from fastpump.exceptions import ProtocolError
@@ -59,19 +60,18 @@ cdef dict FAULTS = {
 
 
 cdef inline bint is_ascii(const unsigned char* p, Py_ssize_t size) noexcept nogil:
-    cdef uint64_t word
-    while size >= 8:
-        memcpy(&word, p, 8)
-        if word & <uint64_t>0x8080808080808080:
-            return False
-        p += 8
-        size -= 8
-    while size > 0:
-        if p[0] & 0x80:
-            return False
-        p += 1
-        size -= 1
-    return True
+    cdef uint64_t bits = 0
+    cdef const unsigned char* end = p + size
+    if size >= 8:
+        while end - p > 8:
+            bits |= load_uint64(p)
+            p += 8
+        bits |= load_uint64(end - 8)
+    else:
+        while p < end:
+            bits |= p[0]
+            p += 1
+    return not bits & <uint64_t>0x8080808080808080
 
 
 cdef bint is_utf8(const unsigned char* p, Py_ssize_t size) noexcept:
@@ -128,43 +128,44 @@ cdef inline int read_epoch(Cursor* c, int64_t* milliseconds) noexcept nogil:
     return fault
 
 
-cdef int read_record(const unsigned char* base, Cursor* c, Record* r) noexcept:
+cdef int read_record(const unsigned char* base, Cursor* message, Record* r) noexcept:
+    """Read the EventRecord that `message` spans; it then stands at the end, or at the fault."""
+    cdef Cursor c = message[0]             # a copy of its own, which can live in registers
     cdef uint32_t tag = 0
     cdef int64_t number = 0
-    cdef int fault
+    cdef int fault = WIRE_OK
     memset(r, 0, sizeof(Record))
     r.begin = <uint32_t>(c.pos - base)
     r.size = <uint32_t>(c.end - c.pos)
-    while c.pos < c.end:
-        fault = read_tag(c, &tag)
+    while c.pos < c.end and fault == WIRE_OK:
+        fault = read_tag(&c, &tag)
         if fault != WIRE_OK:
-            return fault
+            break
         if tag == (1 << 3 | TYPE_BYTES):
-            fault = read_name(c, base, &r.stream, &r.stream_size)
+            fault = read_name(&c, base, &r.stream, &r.stream_size)
         elif tag == (2 << 3 | TYPE_VARINT):
-            fault = read_int64(c, &r.number)
+            fault = read_int64(&c, &r.number)
         elif tag == (3 << 3 | TYPE_BYTES):
-            fault = read_id(c, base, &r.id)
+            fault = read_id(&c, base, &r.id)
         elif tag == (4 << 3 | TYPE_BYTES):
-            fault = read_name(c, base, &r.type, &r.type_size)
+            fault = read_name(&c, base, &r.type, &r.type_size)
         elif tag == (5 << 3 | TYPE_VARINT):
-            fault = read_int64(c, &number)
+            fault = read_int64(&c, &number)
             r.is_json = number == 1
         elif tag == (6 << 3 | TYPE_VARINT):
-            fault = read_int64(c, &number)
+            fault = read_int64(&c, &number)
         elif tag == (7 << 3 | TYPE_BYTES):
-            fault = read_span(c, base, &r.data, &r.data_size)
+            fault = read_span(&c, base, &r.data, &r.data_size)
         elif tag == (8 << 3 | TYPE_BYTES):
-            fault = read_span(c, base, &r.metadata, &r.metadata_size)
+            fault = read_span(&c, base, &r.metadata, &r.metadata_size)
         elif tag == (9 << 3 | TYPE_VARINT):
-            fault = read_ticks(c, &r.created)
+            fault = read_ticks(&c, &r.created)
         elif tag == (10 << 3 | TYPE_VARINT):
-            fault = read_epoch(c, &r.created_epoch)
+            fault = read_epoch(&c, &r.created_epoch)
         else:
-            fault = skip_unknown(c, tag, 10)
-        if fault != WIRE_OK:
-            return fault
-    return WIRE_OK
+            fault = skip_unknown(&c, tag, 10)
+    message[0] = c
+    return fault
 
 
 cdef list names = [None] * (1 << NAME_BITS)

@@ -170,7 +170,8 @@ def surround(command: int, path: tuple[str, ...], content: bytes) -> bytes:
 
 
 class TestRefusals:
-    """What is wrong with the bytes is said when they arrive, for every field of every message."""
+    """What is wrong with the bytes is said when they arrive, or when the event they are in is taken
+    out of its page, for every field of every message."""
 
     @pytest.mark.parametrize(("command", "path", "field"), each_field())
     def test_wrong_wire_type(self, command: int, path: tuple[str, ...], field: Any) -> None:
