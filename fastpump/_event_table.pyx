@@ -256,7 +256,7 @@ cdef class EventTable:
         return 0
 
     cdef int look_into(self, Py_ssize_t index, Item* item) except -1:
-        """Check the event at `index` and tell what is in it; there may be neither event nor link."""
+        """Check the event at `index` and tell what is in it, if only nothing."""
         cdef Cursor c
         memset(item, 0, sizeof(Item))
         item.extent = self.extents[index]

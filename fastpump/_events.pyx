@@ -23,7 +23,6 @@ from fastpump._ids cimport uuid_from_wire
 from fastpump._varint cimport TYPE_BYTES, TYPE_VARINT, Cursor, write_varint
 
 from fastpump._position import Position
-from fastpump.exceptions import ProtocolError
 
 cdef int64_t TICKS_TO_EPOCH = 621355968000000000           # ticks from 0001-01-01 to 1970-01-01
 
