@@ -10,6 +10,7 @@ General layout, from the top down; a module imports only from those below it:
     _acting            all operations in one class; the same with credentials of their own
     _writing, _reading, _following, _administering, _transacting
                        the operations of a client: arguments in, operations out
+    telemetry          what is started on its way to the dispatcher, as OpenTelemetry's spans
     subscriptions, transactions
                        events as they come, from history into live; events that appear together
     _connector         which connection is current: connect, identify, reconnect

@@ -45,7 +45,7 @@ class Subscriber(Protocol):
         """It is over; None: the server ended it in good order."""
 
 
-class _Handover:
+class Handover:
     """The waiter of a subscription: nobody waits for one result, a subscriber takes what comes."""
 
     __slots__ = ("over", "subscriber")
@@ -73,16 +73,16 @@ class Subscribe(Operation):
         was_dropped: the server has ended it.
     """
 
-    __slots__ = ("_has_left", "_is_confirmed", "_subscriber", "was_dropped")
+    __slots__ = ("_has_left", "_is_confirmed", "was_dropped")
+    waiter: Handover
     push: Command
     """What events come in."""
 
     def __init__(
         self, correlation_id: bytes, frame: bytes, subscriber: Subscriber, timeout: float, name: str
     ) -> None:
-        super().__init__(correlation_id, frame, _Handover(subscriber), timeout, name)
+        super().__init__(correlation_id, frame, Handover(subscriber), timeout, name)
         self.was_dropped = False
-        self._subscriber = subscriber
         self._is_confirmed = False
         self._has_left = False
 
@@ -105,14 +105,14 @@ class Subscribe(Operation):
             return  # said twice
         confirmation = self._decode_confirmation(frame)
         self._is_confirmed = True
-        self._subscriber.on_confirmed(confirmation)
+        self.waiter.subscriber.on_confirmed(confirmation)
 
     def _decode_confirmation(self, frame: Frame) -> Confirmation:
         raise NotImplementedError
 
     def _on_other_frame(self, frame: Frame, retry: Retry) -> None:
         if frame.command == self.push and self._is_confirmed:
-            self._subscriber.on_events(decode_pushes(frame))
+            self.waiter.subscriber.on_events(decode_pushes(frame))
         elif frame.command == Command.SubscriptionDropped:
             self.was_dropped = True
             self._on_dropped(_cold.decode("SubscriptionDropped", frame.body).reason, retry)

@@ -17,6 +17,7 @@ from fastpump._dispatcher import Dispatcher
 from fastpump._settings import ConnectionSettings, context_for
 from fastpump.exceptions import ClientClosed, UsageError
 from fastpump.messages import Credential, Token
+from fastpump.telemetry import Telemetry
 
 __all__ = ["ActingClient", "Client", "connect"]
 
@@ -41,12 +42,14 @@ class Client(Operations):
         credential: Credential | Token | None,
         name: str,
         settings: ConnectionSettings,
+        telemetry: Telemetry | None = None,
     ) -> None:
         self._host = host
         self._port = port
         self._credential = credential
         self._name = name
         self._settings = settings
+        self._telemetry = telemetry
         self._timeout = settings.operation_timeout
         self._require_master = settings.require_master
         self._connector: Connector | None = None
@@ -66,12 +69,15 @@ class Client(Operations):
         if self._connector is not None:
             raise ClientClosed("A client can be connected once; make another one with connect()")
         self._loop = asyncio.get_running_loop()
-        self._dispatcher = Dispatcher(
+        dispatcher = Dispatcher(
             max_in_flight=self._settings.max_in_flight, max_attempts=self._settings.max_attempts
         )
         self._connector = Connector(
-            self._host, self._port, self._dispatcher, self._credential, self._name, self._settings
+            self._host, self._port, dispatcher, self._credential, self._name, self._settings
         )
+        self._dispatcher = dispatcher
+        if self._telemetry is not None:
+            self._dispatcher = self._telemetry.observe(dispatcher, lambda: (self._host, self._port))
         await self._connector.start()
 
     async def close(self) -> None:
@@ -135,6 +141,7 @@ def connect(
     target_host: str | None = None,
     credential: Credential | Token | None = None,
     require_master: bool = ConnectionSettings.require_master,
+    telemetry: Telemetry | None = None,
 ) -> Client:
     """Make a client. Nothing is sent before it is entered, or its `connect()` is awaited.
 
@@ -160,6 +167,7 @@ def connect(
         target_host: the name the certificate must be for, if not `host`; needs `tls`.
         credential: a Credential or Token instead of username and password.
         require_master: only the leader of a cluster may answer, where a call does not say.
+        telemetry: where OpenTelemetry's spans and metrics go; none by default.
 
     Raises:
         UsageError: an argument is not acceptable; it names which.
@@ -194,7 +202,7 @@ def connect(
         require_master=require_master,
     )
     credential = _credential_of_connection(username, password, credential)
-    return Client(host, port, credential, name or f"fastpump-{uuid4()}", settings)
+    return Client(host, port, credential, name or f"fastpump-{uuid4()}", settings, telemetry)
 
 
 def _credential_of_connection(

@@ -1,0 +1,212 @@
+"""OpenTelemetry for a client: a span for each operation, and how many events in what time.
+
+    from fastpump.telemetry import Telemetry
+
+    async with fastpump.connect(telemetry=Telemetry()) as client:
+        ...
+
+It needs the extra `opentelemetry`. Names are those of OpenTelemetry's conventions for clients of
+databases where they have one. Without it a client has no trace of it, and pays nothing.
+
+A span reaches from the call of the operation to its end, over reconnects; that of a subscription to
+its confirmation. An operation that its caller gave up ends when its reply is let go.
+"""
+
+from __future__ import annotations
+
+import time
+from asyncio import CancelledError
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from fastpump._commands import name_of
+from fastpump._dispatcher import Outlet
+from fastpump._events import AllStreamSlice, Event, Events, StreamSlice
+from fastpump._operations import Operation, Waiter
+from fastpump._replies import WriteResult
+from fastpump._subscribing import Confirmation, Subscribe, Subscriber
+from fastpump.exceptions import UsageError
+
+if TYPE_CHECKING:
+    from opentelemetry.metrics import MeterProvider
+    from opentelemetry.trace import Span, TracerProvider
+
+__all__ = ["Telemetry"]
+
+SYSTEM = {"db.system.name": "eventstoredb"}
+
+Address = Callable[[], "tuple[str, int]"]
+"""Tells host and port of the node the client is connected to."""
+
+
+class Telemetry:
+    """Where spans and metrics of clients go; give it to `connect(telemetry=…)`.
+
+    Metrics, each with the operation's name, and the error's type where there was one:
+
+    * `db.client.operation.duration`: a histogram in seconds;
+    * `fastpump.client.events.read`, `fastpump.client.events.written`: counters of events.
+
+    Args:
+        tracer_provider, meter_provider: OpenTelemetry's global ones by default.
+
+    Raises:
+        UsageError: OpenTelemetry's API is not installed.
+    """
+
+    def __init__(
+        self,
+        tracer_provider: TracerProvider | None = None,
+        meter_provider: MeterProvider | None = None,
+    ) -> None:
+        try:
+            from opentelemetry import metrics, trace
+        except ImportError as error:
+            raise UsageError(
+                "telemetry", "needs OpenTelemetry: pip install 'fastpump[opentelemetry]'"
+            ) from error
+        self._tracer = trace.get_tracer("fastpump", tracer_provider=tracer_provider)
+        self._kind = trace.SpanKind.CLIENT
+        self._failed = trace.StatusCode.ERROR
+        meter = metrics.get_meter("fastpump", meter_provider=meter_provider)
+        self._duration = meter.create_histogram(
+            "db.client.operation.duration", "s", "Time from an operation's call to its end"
+        )
+        self._read = meter.create_counter(
+            "fastpump.client.events.read", "{event}", "Events received"
+        )
+        self._written = meter.create_counter(
+            "fastpump.client.events.written", "{event}", "Events whose write was acknowledged"
+        )
+
+    def observe(self, outlet: Outlet, address: Address) -> Outlet:
+        """An outlet that notes what is started on its way to `outlet`."""
+        return _ObservedOutlet(outlet, self, address)
+
+    def begin(self, operation: Operation, host: str, port: int) -> Observation:
+        name = name_of(operation.frame[4])
+        attributes: dict[str, Any] = {
+            **SYSTEM,
+            "db.operation.name": name,
+            "server.address": host,
+            "server.port": port,
+        }
+        if operation.stream:
+            attributes["db.collection.name"] = operation.stream
+        span = self._tracer.start_span(name, kind=self._kind, attributes=attributes)
+        return Observation(self, span, name)
+
+    def count(self, name: str, result: Any) -> None:
+        """Count the events that an operation ended with, or was pushed."""
+        labels = {**SYSTEM, "db.operation.name": name}
+        if isinstance(result, WriteResult):
+            written = result.last_event_number - result.first_event_number + 1
+            self._written.add(written, labels)
+        elif isinstance(result, (StreamSlice, AllStreamSlice, Events)):
+            self._read.add(len(result), labels)
+        elif isinstance(result, Event):
+            self._read.add(1, labels)
+
+    def end(self, span: Span, name: str, seconds: float, error: BaseException | None) -> None:
+        labels = {**SYSTEM, "db.operation.name": name}
+        if error is not None:
+            labels["error.type"] = type(error).__name__
+            span.set_attribute("error.type", type(error).__name__)
+            span.set_status(self._failed, str(error))
+        self._duration.record(seconds, labels)
+        span.end()
+
+
+class Observation:
+    """One operation under way."""
+
+    __slots__ = ("_begin", "_name", "_span", "_telemetry")
+
+    def __init__(self, telemetry: Telemetry, span: Span, name: str) -> None:
+        self._telemetry = telemetry
+        self._span: Span | None = span
+        self._name = name
+        self._begin = time.perf_counter()
+
+    def count(self, result: Any) -> None:
+        self._telemetry.count(self._name, result)
+
+    def end(self, error: BaseException | None = None) -> None:
+        """The first call counts."""
+        if self._span is not None:
+            span, self._span = self._span, None
+            seconds = time.perf_counter() - self._begin
+            self._telemetry.end(span, self._name, seconds, error)
+
+    def __del__(self) -> None:
+        # The dispatcher has let the operation go, and nobody had waited for its end any more.
+        self.end(CancelledError("the caller gave it up"))
+
+
+class _ObservedOutlet:
+    def __init__(self, outlet: Outlet, telemetry: Telemetry, address: Address) -> None:
+        self._outlet = outlet
+        self._telemetry = telemetry
+        self._address = address
+        self.new_correlation_id = outlet.new_correlation_id
+        self.room = outlet.room
+        self.send_now = outlet.send_now
+        self.has_been_connected_for = outlet.has_been_connected_for
+
+    @property
+    def is_full(self) -> bool:
+        return self._outlet.is_full
+
+    def start(self, operation: Any) -> None:
+        observation = self._telemetry.begin(operation, *self._address())
+        if isinstance(operation, Subscribe):
+            operation.waiter.subscriber = _ObservedSubscriber(
+                operation.waiter.subscriber, observation
+            )
+        else:
+            operation.waiter = _ObservedWaiter(operation.waiter, observation)
+        try:
+            self._outlet.start(operation)
+        except BaseException as error:
+            observation.end(error)
+            raise
+
+
+class _ObservedWaiter:
+    __slots__ = ("_observation", "_waiter")
+
+    def __init__(self, waiter: Waiter, observation: Observation) -> None:
+        self._waiter = waiter
+        self._observation = observation
+
+    def done(self) -> bool:
+        return self._waiter.done()
+
+    def set_result(self, result: Any) -> None:
+        self._observation.count(result)
+        self._observation.end()
+        self._waiter.set_result(result)
+
+    def set_exception(self, error: BaseException) -> None:
+        self._observation.end(error)
+        self._waiter.set_exception(error)
+
+
+class _ObservedSubscriber:
+    __slots__ = ("_observation", "_subscriber")
+
+    def __init__(self, subscriber: Subscriber, observation: Observation) -> None:
+        self._subscriber = subscriber
+        self._observation = observation
+
+    def on_confirmed(self, confirmation: Confirmation) -> None:
+        self._observation.end()
+        self._subscriber.on_confirmed(confirmation)
+
+    def on_events(self, events: Events) -> None:
+        self._observation.count(events)
+        self._subscriber.on_events(events)
+
+    def on_end(self, error: BaseException | None) -> None:
+        self._observation.end(error)
+        self._subscriber.on_end(error)
