@@ -21,11 +21,12 @@ from fastpump import (
     WrongExpectedVersion,
 )
 from fastpump.server import Node
+from fastpump.subscriptions import Subscription
 
 ANY = int(ExpectedVersion.Any)
 NO_STREAM = int(ExpectedVersion.StreamMustNotExist)
 STREAM_EXISTS = int(ExpectedVersion.StreamMustExist)
-BACKWARD = StreamDirection.Backward
+FORWARD, BACKWARD = StreamDirection
 MAX = 2**63 - 1
 
 OPEN, END = False, True
@@ -99,3 +100,40 @@ async def count(client: Client, stream: str) -> int:
         return len([event async for event in client.iter(stream, batch_size=3)])
     except StreamNotFound:
         return 0
+
+
+async def take(subscription: Subscription, stream: str, wanted: int) -> list[Event]:
+    """The next events of a subscription that are of the stream."""
+    found: list[Event] = []
+    async for event in subscription.events:
+        if event.received_event.stream == stream:
+            found.append(event)
+        if len(found) == wanted:
+            break
+    return found
+
+
+async def read_every_way(
+    client: Client, stream: str, writing: Awaitable[Any]
+) -> dict[str, list[Event]]:
+    """Write to a new stream, and get its events by every kind of read and subscription."""
+    async with (
+        await client.subscribe_to(stream) as pushed,
+        await client.subscribe_to_all() as pushed_log,
+    ):
+        await writing
+        page = await client.get(stream)
+        by_number = [await client.get_event(stream, number) for number in range(len(page))]
+        whole_log = [event async for event in client.iter_all()]
+        log_backwards = [event async for event in client.iter_all(BACKWARD)]
+        async with await client.subscribe_to(stream, start_from=0) as catching_up:
+            return {
+                "forward": list(page),
+                "backward": list(await client.get(stream, BACKWARD))[::-1],
+                "by number": [event for event in by_number if event is not None],
+                "log": [event for event in whole_log if event.stream == stream],
+                "log backwards": [event for event in log_backwards if event.stream == stream][::-1],
+                "pushed": await take(pushed, stream, len(page)),
+                "pushed by the log": await take(pushed_log, stream, len(page)),
+                "catching up": await take(catching_up, stream, len(page)),
+            }

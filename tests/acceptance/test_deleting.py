@@ -22,6 +22,7 @@ from acceptance.scenes import (
 )
 
 from fastpump import (
+    AccessDenied,
     Acl,
     BadRequest,
     Client,
@@ -61,6 +62,23 @@ async def is_not_found(client: Client, stream: str) -> bool:
     return True
 
 
+@pytest.mark.parametrize("version", [NO_STREAM, ANY])
+async def test_del_01_hard_delete_of_a_name_never_used(version: int) -> None:
+    async with admin_client() as client:
+        position = await client.delete_stream("s", version, hard=True)
+        assert position.commit > 0
+        with pytest.raises(StreamDeleted, match="'s'"):
+            await client.get("s")
+
+
+@pytest.mark.parametrize("hard", [True, False])
+@pytest.mark.parametrize("version", [1, 7])
+async def test_del_02_delete_of_a_name_never_used_at_a_version(version: int, hard: bool) -> None:
+    async with admin_client() as client:
+        await refused(client.delete_stream("s", version, hard), version, None)
+        assert await is_not_found(client, "s")
+
+
 @pytest.mark.parametrize("version", [0, ANY])
 async def test_del_03_hard_delete(version: int) -> None:
     async with admin_client() as client:
@@ -70,6 +88,36 @@ async def test_del_03_hard_delete(version: int) -> None:
         assert tombstone > written.position
         with pytest.raises(StreamDeleted):
             await client.get("s")
+
+
+@pytest.mark.parametrize("hard", [True, False])
+@pytest.mark.parametrize("version", [ANY, NO_STREAM, 0, 7])
+async def test_del_04_delete_of_a_hard_deleted_stream(version: int, hard: bool) -> None:
+    async with admin_client() as client:
+        await write(client, "s", 1)
+        await client.delete_stream("s", hard=True)
+        with pytest.raises(StreamDeleted):
+            await client.delete_stream("s", version, hard)
+
+
+async def test_del_05_nothing_works_after_a_hard_delete() -> None:
+    """But for setting metadata, which does nothing: see test_meta_03."""
+    async with admin_client() as client:
+        await write(client, "s", 1)
+        transaction = client.transaction("s")
+        await transaction.start()
+        await client.delete_stream("s", hard=True)
+        for attempt in (
+            client.get_event("s", 0),
+            client.get("s"),
+            client.get("s", BACKWARD),
+            write(client, "s", 1),
+            transaction.commit(),
+        ):
+            with pytest.raises(StreamDeleted, match="'s'"):
+                await attempt
+        found = await client.get_stream_metadata("s")
+        assert (found.is_stream_deleted, found.version, found.raw) == (True, MAX, b"")
 
 
 async def test_del_06_proto_08_the_tombstone_is_seen() -> None:
@@ -214,3 +262,12 @@ async def test_del_21_a_write_of_no_events_brings_it_back(version: int) -> None:
         assert await last_of(client.publish("s", [], version)) == 1
         assert numbers(await client.get("s")) == []
         assert await metadata_of(client, "s") == (1, StreamMetadata(truncate_before=2))
+
+
+@pytest.mark.parametrize("hard", [True, False])
+@pytest.mark.parametrize("name", ["$$s", "$all"])
+async def test_del_22_what_nobody_may_delete(name: str, hard: bool) -> None:
+    async with admin_client() as client:
+        await client.set_stream_metadata("s", KEPT)
+        with pytest.raises(AccessDenied):
+            await client.delete_stream(name, hard=hard)

@@ -7,6 +7,7 @@ expected one only.
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -19,6 +20,7 @@ from acceptance.scenes import (
     NO_STREAM,
     STREAM_EXISTS,
     admin_client,
+    connect,
     count,
     last_of,
     new_events,
@@ -28,6 +30,7 @@ from acceptance.scenes import (
     write,
 )
 
+import fastpump.server
 from fastpump import (
     Client,
     NewEvent,
@@ -142,12 +145,15 @@ async def test_idem_27_an_id_belongs_to_the_first_stream_that_had_it() -> None:
         assert [await count(client, stream) for stream in ("first", "second", "third")] == [1, 2, 1]
 
 
-async def test_idem_28_the_first_content_stays() -> None:
+async def test_idem_28_and_29_the_first_content_stays() -> None:
+    """A repetition has the position of the first write from 21.10 on, and none before."""
     async with admin_client() as client:
         first = NewEvent("first", data={"n": 1}, metadata={"m": 1})
         second = NewEvent("second", first.id, data=b"other")
-        for event in (first, second):
-            assert await last_of(client.publish("s", [event], NO_STREAM)) == 0
+        written = await client.publish("s", [first], NO_STREAM)
+        repeated = await client.publish("s", [second], NO_STREAM)
+        assert (written.last_event_number, repeated.last_event_number) == (0, 0)
+        assert repeated.position in ((-1, -1), written.position)
         (stored,) = await client.get("s")
         assert (stored.type, stored.data, stored.metadata) == ("first", b'{"n":1}', b'{"m":1}')
 
@@ -201,6 +207,33 @@ async def test_idem_33_the_node_is_restarted_before_the_repetition(tmp_path: Pat
         assert await last_of(client.publish("s", second, 0)) == 1
         assert await count(client, "s") == 2
         assert await last_of(client.publish("s", second, ANY)) in (1, 2)
+
+
+@pytest.mark.parametrize("version", [ANY, NO_STREAM, 1])
+async def test_idem_34_cut_between_request_and_reply(version: int) -> None:
+    async with node_and_admin() as (node, client):
+        before = max(version, NO_STREAM) + 1
+        if before:
+            await write(client, "s", before)
+        events = new_events(3)
+        with node.faults.cut_instead_of([TcpCommand.WriteEventsCompleted], times=2) as cut:
+            written = await client.publish("s", events, version)
+        assert cut.count == 2
+        assert (written.first_event_number, written.last_event_number) == (before, before + 2)
+        assert [event.id for event in (await client.get("s"))[before:]] == [e.id for e in events]
+        assert await count(client, "s") == before + 3
+
+
+async def test_idem_34_many_writes_and_several_cuts() -> None:
+    async with (
+        fastpump.server.run() as node,
+        connect(node, max_attempts=100) as client,
+    ):
+        with node.faults.cut_instead_of([TcpCommand.WriteEventsCompleted], times=5) as cuts:
+            await asyncio.gather(*(client.publish_event("s", "t", n) for n in range(100)))
+        assert cuts.count == 5
+        bodies = [event.json() async for event in client.iter("s", batch_size=7)]
+        assert sorted(bodies) == list(range(100))
 
 
 @pytest.mark.parametrize("version", [NO_STREAM, ANY])

@@ -1,8 +1,8 @@
-"""READ, LINK, ALL: single events, pages, links, and the log of all events."""
+"""READ: single events and pages of streams."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+import asyncio
 from datetime import datetime, timedelta, timezone
 from uuid import uuid4
 
@@ -10,31 +10,27 @@ import pytest
 from acceptance.scenes import (
     BACKWARD,
     END,
+    FORWARD,
     MAX,
+    OPEN,
+    Window,
     admin_client,
-    connect,
-    new_events,
-    node_and_admin,
     numbers,
     window,
     write,
 )
 
-from fastpump import (
-    AccessDenied,
-    Acl,
-    Beginning,
-    Client,
-    Event,
-    NewEvent,
-    NewEventData,
-    StreamDeleted,
-    StreamDirection,
-    StreamMetadata,
-    StreamNotFound,
-)
+from fastpump import StreamDeleted, StreamDirection, StreamMetadata, StreamNotFound
 
-FORWARD = StreamDirection.Forward
+Page = tuple[StreamDirection, int, int]
+"""Direction, first number and most events of a page."""
+
+
+@pytest.mark.parametrize("number", [5, -1])
+async def test_read_02_pp_05_a_missing_stream(number: int) -> None:
+    async with admin_client() as client:
+        with pytest.raises(StreamNotFound, match="'missing'"):
+            await client.get_event("missing", number)
 
 
 async def test_read_03_events_that_cannot_be_read() -> None:
@@ -69,32 +65,164 @@ async def test_read_04_an_event_is_what_was_written(
         assert abs(datetime.now(timezone.utc) - event.created) < timedelta(minutes=1)
 
 
-@pytest.mark.parametrize(
-    ("direction", "start", "size", "expected"),
-    [
-        (FORWARD, 9, 5, [9]),
-        (FORWARD, 11, 5, []),
-        (FORWARD, 5, 1, [5]),
-        (FORWARD, 5, 2, [5, 6]),
-        (BACKWARD, 1, 5, [1, 0]),
-        (BACKWARD, 0, 1, [0]),
-        (BACKWARD, -1, 1, [9]),
-        (BACKWARD, 3, 2, [3, 2]),
-        (BACKWARD, 7, 1, [7]),
-    ],
-)
-async def test_read_12_pages_of_ten_events(
-    direction: StreamDirection, start: int, size: int, expected: list[int]
-) -> None:
-    async with admin_client() as client:
-        await write(client, "s", 10)
-        assert numbers(await client.get("s", direction, start, size)) == expected
-
-
-async def test_read_16_a_page_at_the_end_of_all_numbers() -> None:
+async def test_read_05_the_last_event() -> None:
     async with admin_client() as client:
         await write(client, "s", 5)
-        assert window(await client.get("s", from_event=MAX - 1, max_count=10)) == ([], 5, END)
+        event = await client.get_event("s", -1)
+        assert event is not None
+        assert event.event_number == 4
+
+
+async def test_read_06_a_metastream_without_metadata() -> None:
+    async with admin_client() as client:
+        await write(client, "s", 1)
+        assert await client.get_event("$$s", -1) is None
+        with pytest.raises(StreamNotFound):
+            await client.get_event("$$never-used", -1)
+
+
+@pytest.mark.parametrize("direction", StreamDirection)
+async def test_read_09_streams_that_are_not_there(direction: StreamDirection) -> None:
+    """The page that a server sends for them is test_read_09 of the node."""
+    async with admin_client() as client:
+        with pytest.raises(StreamNotFound) as missing:
+            await client.get("missing", direction)
+        assert missing.value.stream == "missing"
+        with pytest.raises(StreamNotFound):
+            await anext(client.iter("missing", direction))
+        await client.delete_stream("deleted", hard=True)
+        with pytest.raises(StreamDeleted) as deleted:
+            await client.get("deleted", direction)
+        assert deleted.value.stream == "deleted"
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        pytest.param((FORWARD, 0, 3), ([0, 1, 2], 3, OPEN), id="READ-10, (0,3)"),
+        pytest.param((FORWARD, 1, 4), ([1, 2, 3, 4], 5, END), id="READ-10, (1,4)"),
+        pytest.param((FORWARD, 1, 5), ([1, 2, 3, 4], 5, END), id="READ-10, (1,5)"),
+        pytest.param((FORWARD, 0, 5), ([0, 1, 2, 3, 4], 5, END), id="READ-10, (0,5)"),
+        pytest.param((FORWARD, 6, 2), ([], 5, END), id="READ-10, (6,2)"),
+        pytest.param((FORWARD, 5, 1), ([], 5, END), id="READ-10, (5,1)"),
+        pytest.param((FORWARD, MAX - 1, 10), ([], 5, END), id="READ-16"),
+        pytest.param((BACKWARD, 4, 3), ([4, 3, 2], 1, OPEN), id="READ-11, (4,3)"),
+        pytest.param((BACKWARD, 2, 3), ([2, 1, 0], -1, END), id="READ-11, (2,3)"),
+        pytest.param((BACKWARD, 2, 5), ([2, 1, 0], -1, END), id="READ-11, (2,5)"),
+        pytest.param((BACKWARD, 6, 5), ([4, 3, 2], 1, OPEN), id="READ-11, (6,5)"),
+        pytest.param((BACKWARD, 10, 3), ([], 4, OPEN), id="READ-11, (10,3)"),
+        pytest.param((BACKWARD, 0, 1), ([0], -1, END), id="READ-11, (0,1)"),
+        pytest.param((BACKWARD, -1, 2), ([4, 3], 2, OPEN), id="READ-11, (-1,2)"),
+    ],
+)
+async def test_read_10_and_11_and_15_and_16_pages(asked: Page, expected: Window) -> None:
+    """READ-15 is what the page tells of the request, and its events of themselves."""
+    direction, start, _ = asked
+    async with admin_client() as client:
+        await write(client, "s", 5)
+        page = await client.get("s", *asked)
+        assert (window(page), page.last_event_number) == (expected, 4)
+        assert (page.stream, page.from_event_number, page.direction) == ("s", start, direction)
+        for event in page:
+            assert (event.stream, event.json()) == ("s", {"n": event.event_number})
+            assert event.created is not None
+
+
+async def test_read_11_backwards_from_nowhere_in_particular() -> None:
+    async with admin_client() as client:
+        await write(client, "s", 5)
+        assert window(await client.get("s", BACKWARD, None, 2)) == ([4, 3], 2, OPEN)
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ((FORWARD, 9, 5), [9]),
+        ((FORWARD, 11, 5), []),
+        ((FORWARD, 5, 1), [5]),
+        ((FORWARD, 5, 2), [5, 6]),
+        ((BACKWARD, 1, 5), [1, 0]),
+        ((BACKWARD, 0, 1), [0]),
+        ((BACKWARD, -1, 1), [9]),
+        ((BACKWARD, 3, 2), [3, 2]),
+        ((BACKWARD, 7, 1), [7]),
+    ],
+)
+async def test_read_12_pages_of_ten_events(asked: Page, expected: list[int]) -> None:
+    async with admin_client() as client:
+        await write(client, "s", 10)
+        assert numbers(await client.get("s", *asked)) == expected
+
+
+@pytest.mark.parametrize("direction", StreamDirection)
+async def test_read_13_from_page_to_page(direction: StreamDirection) -> None:
+    async with admin_client() as client:
+        await write(client, "s", 5)
+        start = 0 if direction == FORWARD else -1
+        seen: list[int] = []
+        is_end = False
+        while not is_end:
+            found, start, is_end = window(await client.get("s", direction, start, 2))
+            seen += found
+        assert seen == list(range(5))[:: 1 if direction == FORWARD else -1]
+
+
+@pytest.mark.parametrize("size", [2, 7, 100])
+async def test_pp_08_iterating(size: int) -> None:
+    async with admin_client() as client:
+        await write(client, "s", 50)
+        for direction, start, expected in (
+            (FORWARD, None, range(50)),
+            (FORWARD, 47, range(47, 50)),
+            (BACKWARD, None, range(49, -1, -1)),
+            (BACKWARD, -1, range(49, -1, -1)),
+            (BACKWARD, 2, range(2, -1, -1)),
+            (BACKWARD, 0, range(1)),
+        ):
+            found = [e async for e in client.iter("s", direction, start, size)]
+            assert numbers(found) == list(expected)
+            pages = [page async for page in client.iter_slices("s", direction, start, size)]
+            assert [event for page in pages for event in page] == found
+            assert all(len(page) == size for page in pages[:-1])
+
+
+async def test_writing_while_iterating() -> None:
+    async with admin_client() as client:
+        await write(client, "s", 20)
+        async for event in client.iter("s", batch_size=5):
+            await client.publish_event("copy", event.type, event.data)
+        copies, originals = await client.get("copy"), await client.get("s")
+        assert [event.data for event in copies] == [event.data for event in originals]
+
+
+async def test_read_14_a_page_that_ends_with_the_last_event() -> None:
+    async with admin_client() as client:
+        await write(client, "s", 4)
+        assert window(await client.get("s", from_event=0, max_count=4)) == ([0, 1, 2, 3], 4, END)
+        assert window(await client.get("s", from_event=4)) == ([], 4, END)
+        await write(client, "s", 1)
+        assert window(await client.get("s", from_event=4)) == ([4], 5, END)
+
+
+async def test_read_17_a_hundred_streams_at_once() -> None:
+    async with admin_client() as client:
+        await asyncio.gather(*(write(client, f"s{n}", n % 7 + 1) for n in range(100)))
+        pages = await asyncio.gather(*(client.get(f"s{n}") for n in range(100)))
+        for n, page in enumerate(pages):
+            assert [(event.stream, event.event_number) for event in page] == [
+                (f"s{n}", number) for number in range(n % 7 + 1)
+            ]
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+async def test_read_18_requiring_the_leader_changes_nothing_on_a_single_node(wanted: bool) -> None:
+    async with admin_client() as client:
+        await write(client, "s", 3)
+        assert numbers(await client.get("s", require_master=wanted)) == [0, 1, 2]
+        event = await client.get_event("s", 1, require_master=wanted)
+        assert event is not None
+        assert event.event_number == 1
+        assert len(await client.get_all(require_master=wanted)) >= 3
 
 
 async def test_read_21_of_metadata_only_the_newest_is_seen() -> None:
@@ -102,239 +230,3 @@ async def test_read_21_of_metadata_only_the_newest_is_seen() -> None:
         for version in range(3):
             await client.set_stream_metadata("s", StreamMetadata(max_count=version + 1))
         assert window(await client.get("$$s", from_event=0, max_count=10)) == ([2], 3, END)
-
-
-# --- links ---
-
-Read = Callable[[Client], Awaitable[Sequence[Event]]]
-"""How to get the events of the stream "links"; all of them resolve links."""
-
-
-async def by_number(client: Client) -> list[Event]:
-    last = await client.get_event("links", -1)
-    assert last is not None
-    found = [await client.get_event("links", n) for n in range(last.received_event.event_number)]
-    return [event for event in (*found, last) if event is not None]
-
-
-async def backward(client: Client) -> list[Event]:
-    return list(await client.get("links", BACKWARD))[::-1]
-
-
-async def in_the_log(client: Client) -> list[Event]:
-    log = [event async for event in client.iter_all()]
-    return [event for event in log if event.received_event.stream == "links"]
-
-
-async def catching_up(client: Client) -> list[Event]:
-    (last,) = await client.get("links", BACKWARD, max_count=1, resolve_links=False)
-    events = []
-    async with await client.subscribe_to("links", start_from=0) as subscription:
-        async for event in subscription.events:
-            events.append(event)
-            if event.event_number == last.event_number:
-                break
-    return events
-
-
-WAYS = {
-    "by number": by_number,
-    "forward": lambda client: client.get("links"),
-    "backward": backward,
-    "in the log": in_the_log,
-    "catching up": catching_up,
-}
-every_way = pytest.mark.parametrize("read", WAYS.values(), ids=WAYS)
-
-
-def link(target: str) -> NewEventData:
-    return NewEvent("$>", data=target.encode())
-
-
-def is_unresolved(event: Event, target: str) -> bool:
-    """Whether it is only the link, whose target there is not."""
-    assert event.link is not None, "it must not pass for an ordinary event"
-    return not event.is_resolved and event.event == event.link and event.data == target.encode()
-
-
-async def soft_delete(client: Client) -> None:
-    await client.delete_stream("target")
-
-
-async def hard_delete(client: Client) -> None:
-    await client.delete_stream("target", hard=True)
-
-
-async def keep_one(client: Client) -> None:
-    await client.set_stream_metadata("target", StreamMetadata(max_count=1))
-
-
-async def truncate(client: Client) -> None:
-    await client.set_stream_metadata("target", StreamMetadata(truncate_before=2))
-
-
-async def leave_as_it_is(client: Client) -> None:
-    """The link points to an event that never was."""
-
-
-@every_way
-@pytest.mark.parametrize(
-    ("target", "spoil"),
-    [
-        pytest.param("0@target", soft_delete, id="LINK-03, soft deleted"),
-        pytest.param("0@target", keep_one, id="LINK-03, maxCount"),
-        pytest.param("0@target", truncate, id="LINK-03, tb"),
-        pytest.param("7@target", leave_as_it_is, id="LINK-03, no such event"),
-        pytest.param("0@other", leave_as_it_is, id="LINK-03, no such stream"),
-        pytest.param("0@target", hard_delete, id="LINK-04"),
-    ],
-)
-async def test_link_03_to_04_targets_that_are_not_there(
-    target: str, spoil: Callable[[Client], Awaitable[None]], read: Read
-) -> None:
-    async with admin_client() as client:
-        await write(client, "target", 3)
-        await client.publish("links", [link(target)])
-        await spoil(client)
-        (event,) = await read(client)
-        assert is_unresolved(event, target)
-        assert (event.event_number, event.stream) == (0, "links")
-
-
-@every_way
-async def test_link_05_target_with_an_at_in_its_name(read: Read) -> None:
-    """Persistent subscriptions are in the tests of those."""
-    async with admin_client() as client:
-        await write(client, "a@b", 1)
-        await client.publish("links", [link("0@a@b")])
-        (event,) = await read(client)
-        assert (event.is_resolved, event.stream) == (True, "a@b")
-
-
-@every_way
-@pytest.mark.parametrize("payload", ["xyz@target", "5"])
-async def test_link_06_payloads_that_point_nowhere(payload: str, read: Read) -> None:
-    """A server was recorded to give both as unresolved links, other than the row has it."""
-    async with admin_client() as client:
-        await write(client, "target", 6)
-        await client.publish("links", [link(payload)])
-        (event,) = await read(client)
-        assert is_unresolved(event, payload)
-
-
-@every_way
-async def test_link_07_exactly_one_step(read: Read) -> None:
-    async with admin_client() as client:
-        await write(client, "target", 1)
-        await client.publish("inner", [link("0@target")])
-        await client.publish("links", [link("0@inner")])
-        (event,) = await read(client)
-        assert event.is_resolved
-        assert (event.event.stream, event.event.data) == ("inner", b"0@target")
-
-
-@every_way
-async def test_link_08_all_kinds_on_one_page(read: Read) -> None:
-    async with admin_client() as client:
-        await write(client, "target", 2)
-        mixed = [
-            NewEvent("plain", data=b"a"),
-            link("1@target"),
-            link("9@target"),
-            NewEvent("plain", data=b"b"),
-            link("0@target"),
-        ]
-        await client.publish("links", mixed)
-        events = await read(client)
-        assert numbers(events) == [0, 1, 2, 3, 4]
-        assert [event.link is not None for event in events] == [False, True, True, False, True]
-        assert [event.is_resolved for event in events] == [False, True, False, False, True]
-        assert [event.data for event in events] == [b"a", b'{"n":1}', b"9@target", b"b", b'{"n":0}']
-
-
-async def test_link_09_a_target_that_must_not_be_read() -> None:
-    """As servers before 20 have it: one such link closes the page; pushes are not looked at."""
-    async with node_and_admin() as (node, admin), connect(node, None) as anonymous:
-        await write(admin, "target", 1)
-        await admin.set_stream_metadata("target", StreamMetadata(acl=Acl(read="$admins")))
-        async with await anonymous.subscribe_to("links") as subscription:
-            await admin.publish("links", [NewEvent("plain"), link("0@target")])
-            pushed = [await anext(subscription.events) for _ in range(2)]
-        assert pushed[1].is_resolved
-        for attempt in (
-            anonymous.get("links"),
-            anonymous.get("links", BACKWARD),
-            anonymous.get_event("links", 1),
-        ):
-            with pytest.raises(AccessDenied):
-                await attempt
-        assert numbers(await anonymous.get("links", resolve_links=False)) == [0, 1]
-        assert numbers(await admin.get("links")) == [0, 1]
-
-
-# --- the log of all events ---
-
-
-async def log_of(client: Client) -> list[tuple[str, str, int]]:
-    """Stream, type and number of what a test has written, in both directions the same."""
-    log = [(e.stream, e.type, e.event_number) async for e in client.iter_all()]
-    assert [(e.stream, e.type, e.event_number) async for e in client.iter_all(BACKWARD)] == log[
-        ::-1
-    ]
-    return [entry for entry in log if entry[0] in ("s", "$$s")]
-
-
-@pytest.mark.parametrize("hard", [True, False])
-async def test_all_08_deleted_streams(hard: bool) -> None:
-    async with admin_client() as client:
-        await write(client, "s", 20)
-        await client.delete_stream("s", hard=hard)
-        end = ("s", "$streamDeleted", MAX) if hard else ("$$s", "$metadata", 0)
-        assert await log_of(client) == [*(("s", "t", n) for n in range(20)), end]
-        if not hard:
-            (last,) = await client.get_all(BACKWARD, max_count=1)
-            assert last.json() == {"$tb": MAX}
-
-
-@pytest.mark.parametrize("hidden", [keep_one, truncate])
-async def test_all_09_hidden_events(hidden: Callable[[Client], Awaitable[None]]) -> None:
-    """maxAge is in test_trunc_11."""
-    async with admin_client() as client:
-        await client.publish("target", new_events(3))
-        await hidden(client)
-        assert numbers(await client.get("target")) == [2]
-        log = [event async for event in client.iter_all()]
-        assert numbers(event for event in log if event.stream == "target") == [0, 1, 2]
-
-
-async def test_all_10_who_may_read_it() -> None:
-    users = {"user1": "pw"}
-    async with node_and_admin(users=users) as (node, admin):
-        async with connect(node, None) as anonymous, connect(node, "user1", "pw") as user:
-            for client in (anonymous, user):
-                for attempt in (client.get_all(), client.subscribe_to_all()):
-                    with pytest.raises(AccessDenied):
-                        await attempt
-            assert len(await admin.get_all(max_count=1)) == 1
-            await admin.set_stream_metadata("$all", StreamMetadata(acl=Acl(read="$all")))
-            for client in (anonymous, user):
-                assert len(await client.get_all(max_count=1)) == 1
-
-
-@pytest.mark.parametrize("direction", StreamDirection)
-async def test_all_11_links_in_it(direction: StreamDirection) -> None:
-    async with admin_client() as client:
-        await write(client, "target", 1)
-        written = [
-            (await client.publish("links", [link(target)])).position
-            for target in ("0@target", "9@target")
-        ]
-        start = Beginning if direction == FORWARD else None
-        for resolve in (True, False):
-            log = [e async for e in client.iter_all(direction, start, resolve_links=resolve)]
-            links = [e for e in log if e.received_event.stream == "links"]
-            links.sort(key=lambda event: event.position)
-            assert [event.position for event in links] == written
-            assert [event.is_resolved for event in links] == [resolve, False]
-            assert [event.link is not None for event in links] == [resolve, resolve]
-            assert links[0].stream == ("target" if resolve else "links")

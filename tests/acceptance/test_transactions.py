@@ -1,8 +1,9 @@
-"""TX: explicit transactions among other writes, and over a restart."""
+"""TX: explicit transactions."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -10,17 +11,67 @@ import pytest
 from acceptance.scenes import (
     ANY,
     NO_STREAM,
+    STREAM_EXISTS,
     admin_client,
     connect,
     count,
     last_of,
     new_events,
+    node_and_admin,
     numbers,
     refused,
+    take,
     write,
 )
 
 import fastpump.server
+from fastpump import AccessDenied, End, NewEvent, StreamDeleted, StreamNotFound, UsageError
+
+
+@pytest.mark.parametrize("version", [NO_STREAM, ANY])
+async def test_tx_01_one_event(version: int) -> None:
+    async with admin_client() as client:
+        async with client.transaction("s", version) as transaction:
+            await transaction.write([NewEvent("t", data={"n": 1})])
+        result = transaction.result
+        assert result is not None
+        assert (result.first_event_number, result.last_event_number) == (0, 0)
+        assert result.position.commit > 0
+        (event,) = await client.get("s")
+        assert event.json() == {"n": 1}
+
+
+async def test_tx_02_events_appear_with_the_commit() -> None:
+    async with admin_client() as client:
+        async with (
+            await client.subscribe_to("s") as stream,
+            await client.subscribe_to_all() as log,
+        ):
+            end = (await client.get_all(from_position=End)).next_position
+            async with client.transaction("s") as transaction:
+                await transaction.write([NewEvent("a"), NewEvent("b")])
+                await transaction.write(NewEvent(kind) for kind in "cd")
+                with pytest.raises(StreamNotFound):
+                    await client.get("s")
+                assert len(await client.get_all(from_position=end)) == 0
+                # What is pushed to the subscribers comes behind this one.
+                await write(client, "behind", 1)
+            assert [event.type for event in await client.get("s")] == ["a", "b", "c", "d"]
+            assert numbers(await take(stream, "s", 4)) == [0, 1, 2, 3]
+            pushed = [await anext(log.events) for _ in range(5)]
+            assert [event.stream for event in pushed] == ["behind", "s", "s", "s", "s"]
+
+
+@pytest.mark.parametrize(("before", "version"), [(0, 1), (1, NO_STREAM), (1, 7)])
+async def test_tx_03_a_wrong_version_shows_at_the_commit(before: int, version: int) -> None:
+    async with admin_client() as client:
+        if before:
+            await write(client, "s", before)
+        transaction = client.transaction("s", version)
+        await transaction.start()
+        await transaction.write(new_events(1))
+        await refused(transaction.commit(), version, None)
+        assert await count(client, "s") == before
 
 
 async def test_tx_04_the_version_counts_at_the_commit() -> None:
@@ -37,6 +88,20 @@ async def test_tx_04_the_version_counts_at_the_commit() -> None:
         await early.write(new_events(1))
         await write(client, "other", 1)
         assert await last_of(early.commit()) == 1
+
+
+@pytest.mark.parametrize("writes", [0, 1])
+@pytest.mark.parametrize(("before", "version"), [(0, ANY), (0, NO_STREAM), (3, 2)])
+async def test_tx_05_an_empty_commit(before: int, version: int, writes: int) -> None:
+    async with admin_client() as client:
+        if before:
+            await write(client, "s", before)
+        async with client.transaction("s", version) as transaction:
+            for _ in range(writes):
+                await transaction.write([])
+        assert transaction.result is not None
+        assert transaction.result.last_event_number == before - 1
+        assert await count(client, "s") == before
 
 
 @pytest.mark.parametrize("version", [2, ANY])
@@ -71,6 +136,61 @@ async def test_tx_07_many_writes_among_others() -> None:
         assert ids[500:] == [event.id for event in mine]
 
 
+async def test_tx_08_the_stream_is_deleted_before_the_commit() -> None:
+    async with admin_client() as client:
+        transaction = client.transaction("s")
+        await transaction.start()
+        await transaction.write(new_events(1))
+        await client.delete_stream("s", hard=True)
+        with pytest.raises(StreamDeleted):
+            await transaction.commit()
+
+
+@pytest.mark.parametrize("is_committed", [True, False])
+async def test_tx_09_what_is_over_is_over(is_committed: bool) -> None:
+    async with admin_client() as client:
+        with contextlib.suppress(ZeroDivisionError):
+            async with client.transaction("s") as transaction:
+                await transaction.write(new_events(1))
+                if not is_committed:
+                    raise ZeroDivisionError
+        for attempt in (transaction.write(new_events(1)), transaction.commit()):
+            with pytest.raises(UsageError, match="committed or rolled back"):
+                await attempt
+        with pytest.raises(UsageError, match="committed or rolled back"):
+            transaction.rollback()
+        assert await count(client, "s") == (1 if is_committed else 0)
+
+
+async def test_a_transaction_that_was_not_started_says_how_to() -> None:
+    async with admin_client() as client:
+        with pytest.raises(UsageError, match="async with"):
+            await client.transaction("s").write(new_events(1))
+
+
+async def test_tx_10_going_on_by_id_on_another_connection() -> None:
+    async with node_and_admin() as (node, first):
+        started = first.transaction("s")
+        await started.start()
+        await started.write(new_events(1))
+        await first.close()
+        async with connect(node) as second:
+            continued = second.transaction("s", transaction_id=started.id)
+            await continued.write(new_events(1))
+            assert await last_of(continued.commit()) == 1
+
+
+async def test_tx_10_ids_that_never_were() -> None:
+    """Writing succeeds, as a server was recorded to answer at once, other than the row has it."""
+    async with admin_client() as client:
+        with pytest.raises(UsageError, match="transaction_id"):
+            client.transaction("s", transaction_id=-1)
+        unknown = client.transaction("s", transaction_id=10**15)
+        await unknown.write(new_events(1))
+        with pytest.raises(AccessDenied):
+            await unknown.commit()
+
+
 async def test_tx_11_over_a_restart_of_the_node(tmp_path: Path) -> None:
     path = tmp_path / "events.db"
     async with AsyncExitStack() as stack:
@@ -84,3 +204,11 @@ async def test_tx_11_over_a_restart_of_the_node(tmp_path: Path) -> None:
             await continued.write(new_events(5))
             assert await last_of(continued.commit()) == 9
             assert await count(client, "s") == 10
+
+
+async def test_tx_12_versions_to_start_with() -> None:
+    async with admin_client() as client:
+        with pytest.raises(UsageError, match="expected_version"):
+            client.transaction("s", STREAM_EXISTS)
+        with pytest.raises(UsageError, match="stream"):
+            client.transaction("")

@@ -10,6 +10,7 @@ import pytest
 from acceptance.scenes import (
     BACKWARD,
     END,
+    FORWARD,
     OPEN,
     Window,
     admin_client,
@@ -21,8 +22,6 @@ from acceptance.scenes import (
 
 from fastpump import Client, StreamDirection, StreamMetadata
 from fastpump.server import _writer
-
-FORWARD = StreamDirection.Forward
 
 Page = tuple[StreamDirection, int, int]
 """Direction, first number and most events of a page."""

@@ -68,7 +68,7 @@ ELSEWHERE = {
         "client/test_subscribing.py::test_what_is_under_way_after_unsubscribe_is_not_unknown",
     ],
     "local datetimes without a time zone": [
-        "client/test_with_node.py::test_app_17_created",
+        "acceptance/test_appending.py::test_app_17_created",
     ],
 }
 
