@@ -11,7 +11,7 @@ General layout, from the top down; a module imports only from those below it:
     _writing, _reading, _following, _administering, _transacting
                        the operations of a client: arguments in, operations out
     telemetry          what is started on its way to the dispatcher, as OpenTelemetry's spans
-    subscriptions, transactions
+    subscriptions, _logs, transactions
                        events as they come, from history into live; events that appear together
     _connector         which connection is current: connect, identify, reconnect
     _protocol          the asyncio side of one connection: receive, heartbeats, write flow

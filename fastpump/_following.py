@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from functools import partial
 
-from fastpump._arguments import check_count, check_name, check_number, first_position
+from fastpump._arguments import (
+    MAX_INT32,
+    check_count,
+    check_name,
+    check_number,
+    check_without_filter,
+    first_position,
+)
+from fastpump._logs import AllLog, FilteredLog, StreamLog
 from fastpump._reading import Forward, Reading
-from fastpump._reads import LogRead, StreamRead
+from fastpump._reads import FilteredRead, StreamRead
+from fastpump.filters import Filter
 from fastpump.messages import Beginning, End, Position, PositionSentinel
-from fastpump.subscriptions import BUFFER_BYTES, BUFFER_EVENTS, AllLog, StreamLog, Subscription
+from fastpump.subscriptions import BUFFER_BYTES, BUFFER_EVENTS, OnCheckpoint, Subscription
 
 
 class Following(Reading):
@@ -54,7 +63,7 @@ class Following(Reading):
         leader_only = self._leader_only(None)
         read = StreamRead(Forward, batch_size, resolve_link_tos, leader_only, stream)
         history = partial(self._ahead, read)
-        log = StreamLog(dispatcher, self._timeout, resolve_link_tos, stream, history)
+        log = StreamLog(dispatcher, self._timeout, resolve_link_tos, history, stream)
         subscription = Subscription(log, start_from - 1, buffer_events, buffer_bytes)
         if start_from == -1:
             await subscription.start_now()
@@ -66,6 +75,10 @@ class Following(Reading):
         resolve_link_tos: bool = True,
         batch_size: int = 100,
         *,
+        filter: Filter | None = None,
+        max_search_window: int | None = None,
+        checkpoint_interval: int | None = None,
+        on_checkpoint: OnCheckpoint | None = None,
         buffer_events: int = BUFFER_EVENTS,
         buffer_bytes: int = BUFFER_BYTES,
     ) -> Subscription:
@@ -75,25 +88,58 @@ class Following(Reading):
             from_position: `Beginning` or None for everything, `End` for what is written from now
                 on, or the Position of an event, for instance a checkpoint, to go on behind it.
             resolve_link_tos, batch_size, buffer_events, buffer_bytes: as in `subscribe_to`.
+            filter, max_search_window: as in `get_all`, for history and for what is written now.
+            checkpoint_interval: with a filter, how many events the server looks at, whether or not
+                they fit, until it tells how far it is: 1 to 2**31 - 1, by default the search
+                window; -1 for never. In history each page tells it.
+            on_checkpoint: with a filter, called with the subscription's new checkpoint whenever the
+                server tells how far it is, once more when the subscription turns live, and between
+                events, so that all before it have had their turn: the place to write it down where
+                nothing may fit for long. Positions never go back; one may stand for several that
+                came meanwhile. It may be a coroutine function, whose end is waited for. What it
+                raises ends the subscription, and the loop over the events raises it.
 
         Raises:
             AccessDenied, NotAuthenticated, OperationTimedOut: as in `subscribe_to`.
+            BadRequest: the server does not know filters, or the filter's pattern is none; likewise.
+
+        >>> async with await client.subscribe_to_all(
+        ...     saved, filter=Filter.stream_prefix("account-"), on_checkpoint=save
+        ... ) as subscription:
+        ...     async for event in subscription.events:
+        ...         print(event.position)
         """
         dispatcher = self._dispatcher or self._not_connected()
         start = first_position(Forward, from_position)
         check_count("batch_size", batch_size)
         _check_buffer(buffer_events, buffer_bytes)
-
-        read = LogRead(Forward, batch_size, resolve_link_tos, self._leader_only(None))
+        read = self._log_read(
+            Forward, batch_size, resolve_link_tos, None, filter, max_search_window
+        )
         history = partial(self._ahead, read)
-        log = AllLog(dispatcher, self._timeout, resolve_link_tos, history)
+        log: AllLog
+        if isinstance(read, FilteredRead):
+            interval = read.window if checkpoint_interval is None else checkpoint_interval
+            _check_interval(interval)
+            log = FilteredLog(
+                dispatcher, self._timeout, resolve_link_tos, history, read.filter, interval
+            )
+        else:
+            check_without_filter("checkpoint_interval", checkpoint_interval)
+            check_without_filter("on_checkpoint", on_checkpoint)
+            log = AllLog(dispatcher, self._timeout, resolve_link_tos, history)
         # Beginning is before the event at Position(0, 0), that position behind it.
         is_everything = from_position is None or from_position is Beginning
         checkpoint = None if is_everything else start
-        subscription = Subscription(log, checkpoint, buffer_events, buffer_bytes)
+        subscription = Subscription(log, checkpoint, buffer_events, buffer_bytes, on_checkpoint)
         if start == End.position:
             await subscription.start_now()
         return subscription
+
+
+def _check_interval(interval: int) -> None:
+    if interval != -1:
+        check_number("checkpoint_interval", interval, 1, MAX_INT32)
 
 
 def _check_buffer(events: int, size: int) -> None:

@@ -13,7 +13,7 @@ from fastpump._commands import Command
 from fastpump._dispatcher import Outlet, Retry
 from fastpump._events import Events
 from fastpump._framing import Frame, encode_frame
-from fastpump._operations import Operation
+from fastpump._operations import Filtered, Operation
 from fastpump._replies import decode_pushes
 from fastpump.exceptions import (
     ConversationException,
@@ -21,7 +21,8 @@ from fastpump.exceptions import (
     SubscriptionCreationFailed,
     SubscriptionFailed,
 )
-from fastpump.messages import SubscriptionDropReason
+from fastpump.filters import Filter
+from fastpump.messages import Position, SubscriptionDropReason
 
 
 class Confirmation(NamedTuple):
@@ -43,6 +44,13 @@ class Subscriber(Protocol):
 
     def on_end(self, error: BaseException | None) -> None:
         """It is over; None: the server ended it in good order."""
+
+
+class FilteredSubscriber(Subscriber, Protocol):
+    """Who a filtered subscription's replies go to."""
+
+    def on_checkpoint(self, position: Position) -> None:
+        """Everything that fits up to this position was in `on_events`."""
 
 
 class Handover:
@@ -96,9 +104,13 @@ class Subscribe(Operation):
 
     def on_frame(self, frame: Frame, retry: Retry) -> bool:
         if self._has_left:
-            return frame.command not in (self.reply, self.push)
+            return not self._goes_on(frame.command)
         super().on_frame(frame, retry)
         return self.waiter.done() or not self._is_confirmed
+
+    def _goes_on(self, command: int) -> bool:
+        """Whether there is more to come behind such a frame."""
+        return command in (self.reply, self.push)
 
     def on_reply(self, frame: Frame, retry: Retry) -> None:
         if self._is_confirmed:
@@ -152,6 +164,46 @@ class SubscribeToStream(Subscribe):
     def _decode_confirmation(self, frame: Frame) -> Confirmation:
         reply = _cold.decode("SubscriptionConfirmation", frame.body)
         return Confirmation(reply.last_commit_position, reply.last_event_number)
+
+
+class SubscribeToFiltered(Filtered, SubscribeToStream):
+    """A volatile subscription to what a filter lets through of the log of all events."""
+
+    __slots__ = ("_on_checkpoint",)
+
+    def __init__(
+        self,
+        correlation_id: bytes,
+        frame: bytes,
+        subscriber: FilteredSubscriber,
+        timeout: float,
+        name: str,
+    ) -> None:
+        super().__init__(correlation_id, frame, subscriber, timeout, name)
+        self._on_checkpoint = subscriber.on_checkpoint
+
+    @staticmethod
+    def encode_filtered(
+        correlation_id: bytes, resolve_links: bool, wanted: Filter, interval: int
+    ) -> bytes:
+        body = _cold.encode(
+            "FilteredSubscribeToStream",
+            event_stream_id="",
+            resolve_link_tos=resolve_links,
+            filter=wanted.message,
+            checkpoint_interval=interval,
+        )
+        return encode_frame(Command.FilteredSubscribeToStream, correlation_id, body)
+
+    def _goes_on(self, command: int) -> bool:
+        return command == Command.CheckpointReached or super()._goes_on(command)
+
+    def _on_other_frame(self, frame: Frame, retry: Retry) -> None:
+        if frame.command == Command.CheckpointReached and self._is_confirmed:
+            reached = _cold.decode("CheckpointReached", frame.body)
+            self._on_checkpoint(Position(reached.commit_position, reached.prepare_position))
+        else:
+            super()._on_other_frame(frame, retry)
 
 
 def _give_up(operation: Operation, error: FastpumpError) -> None:

@@ -16,62 +16,39 @@ from history, at the consumer's pace.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
-from typing import Any, Protocol
+from inspect import isawaitable
+from typing import Any, NamedTuple
 
 from fastpump._bell import Bell
 from fastpump._consuming import Batch, Consuming
-from fastpump._dispatcher import Outlet
-from fastpump._events import AllStreamSlice, Event, Events, StreamSlice
+from fastpump._events import Event, Events
+from fastpump._logs import Log
 from fastpump._read_ahead import ReadAhead
-from fastpump._subscribing import Confirmation, SubscribeToStream, Wire
-from fastpump.exceptions import ConnectionLost, OperationTimedOut, StreamDeleted, StreamNotFound
-from fastpump.messages import Beginning, Position
+from fastpump._subscribing import Confirmation
+from fastpump.exceptions import ConnectionLost, OperationTimedOut, StreamNotFound
+from fastpump.messages import Position
 
 LOG = logging.getLogger("fastpump.subscriptions")
 
 BUFFER_EVENTS = 65_536
 BUFFER_BYTES = 16 * 1024 * 1024
 
-LAST_NUMBER = 2**63 - 1
-"""The number of the event that stands for the end of a deleted stream (section 7)."""
+OnCheckpoint = Callable[[Position], Awaitable[None] | None]
 
 
-class Log(Protocol):
-    """What is subscribed to: a stream, or the log of all events.
+class Stretch(NamedTuple):
+    """A piece of the log: what is to be given out of it, and the place it reaches to if it tells.
 
-    A *place* is an event's number in the stream, or its Position in the log of all events. Places
-    grow along the log; None is before the first.
+    Up to there nothing else is wanted.
     """
 
-    @property
-    def name(self) -> str:
-        """The stream's name, or "$all"."""
-
-    def place_of(self, event: Event) -> Any:
-        """Where the event lies."""
-
-    def history_behind(self, place: Any) -> ReadAhead[Any]:
-        """The pages from `place` on to the end; events at or before it may be among them."""
-
-    def end_of(self, confirmation: Confirmation) -> Any:
-        """The place behind which everything will be pushed.
-
-        Raises:
-            StreamDeleted: nothing ever will.
-        """
-
-    def subscribe(self, subscriber: PushBuffer) -> SubscribeToStream:
-        """Ask the server for pushes."""
-
-    def unsubscribe(self, operation: SubscribeToStream) -> None:
-        """Ask the server to stop."""
-
-    def was_out_of_reach(self) -> bool:
-        """Whether a request that has just timed out spent some of its time without connection."""
+    events: Batch
+    end: Any
 
 
 class PushBuffer:
@@ -90,7 +67,8 @@ class PushBuffer:
         self._log = log
         self._max_events = max_events
         self._max_bytes = max_bytes
-        self._batches: deque[Events] = deque()
+        # With each batch the place it reaches to, where that is told.
+        self._batches: deque[tuple[Events, Any]] = deque()
         self._events = 0
         self._bytes = 0
         self._confirmation: Confirmation | None = None
@@ -104,12 +82,18 @@ class PushBuffer:
         self._bell.ring()
 
     def on_events(self, events: Events) -> None:
-        self._batches.append(events)
+        self._batches.append((events, None))
         self._events += len(events)
         self._bytes += events.nbytes
         if self._events > self._max_events or self._bytes > self._max_bytes:
             LOG.info("The consumer of %s is slow: catching up from history again", self._log.name)
             self.close()
+        self._bell.ring()
+
+    def on_checkpoint(self, position: Position) -> None:
+        # What waits already reaches further by that: checkpoints alone cannot fill the buffer.
+        events = self._batches.pop()[0] if self._batches else Events()
+        self._batches.append((events, position))
         self._bell.ring()
 
     def on_end(self, error: BaseException | None) -> None:
@@ -137,16 +121,16 @@ class PushBuffer:
             raise self.error
         return self._confirmation
 
-    async def take(self) -> Events | None:
-        """The next pushes; None when there will be no more."""
+    async def take(self) -> tuple[Events, Any] | None:
+        """The next pushes, and the place they reach to; None when there will be no more."""
         while not self._batches:
             if not self.is_open:
                 return None
             await self._bell.wait()
-        events = self._batches.popleft()
+        events, end = self._batches.popleft()
         self._events -= len(events)
         self._bytes -= events.nbytes
-        return events
+        return events, end
 
     def close(self) -> None:
         """Take no more pushes, and tell the server. What is here already can still be taken."""
@@ -173,25 +157,36 @@ class Subscription(Consuming):
         checkpoint: where the last event lies whose turn is over, which is when the next one is
             asked for: its number, or its Position in the log of all events. Resume behind it.
             Before the first event: the place behind which the subscription starts; None (of the
-            log) or -1 (of a stream) is before the first event.
+            log) or -1 (of a stream) is before the first event. With a filter it also moves on over
+            what does not fit, while the loop waits.
 
     >>> async with await client.subscribe_to("account-7", start_from=0) as subscription:
     ...     async for event in subscription.events:
     ...         print(event.event_number, subscription.is_live)
     """
 
-    def __init__(self, log: Log, checkpoint: Any, max_events: int, max_bytes: int) -> None:
+    def __init__(
+        self,
+        log: Log,
+        checkpoint: Any,
+        max_events: int,
+        max_bytes: int,
+        on_checkpoint: OnCheckpoint | None = None,
+    ) -> None:
         super().__init__()
         self.name = log.name
         self.checkpoint = checkpoint
         self._log = log
         self._max_events = max_events
         self._max_bytes = max_bytes
+        self._on_checkpoint = on_checkpoint
         self._last = checkpoint
         self._pages: ReadAhead[Any] | None = None
         self._pushes: PushBuffer | None = None
+        self._confirmation: Confirmation | None = None
         self._is_caught_up = False
         self._over = False
+        self._is_settled = asyncio.Event()  # caught up, or over
 
     def __repr__(self) -> str:
         state = "over" if self._over else "live" if self.is_live else "catching up"
@@ -201,6 +196,29 @@ class Subscription(Consuming):
     def is_live(self) -> bool:
         """History was given out up to its end, and what is written now is pushed."""
         return self._is_caught_up and self._pushes is not None and self._pushes.is_open
+
+    @property
+    def last_commit_position(self) -> int | None:
+        """How far the log went when the server last confirmed the subscription; None before."""
+        return None if self._confirmation is None else self._confirmation.last_commit_position
+
+    @property
+    def last_event_number(self) -> int | None:
+        """The number of the stream's last event then; -1 if it had none. None of the log."""
+        confirmation = self._confirmation
+        return None if confirmation is None else self._log.last_number(confirmation)
+
+    async def caught_up(self) -> bool:
+        """Wait until it is live, in another task (or thread) than the loop over its events.
+
+        It is that loop that catches up, at its consumer's pace; without one this waits for ever.
+        Where a connection is lost or a consumer was too slow, the loop has to catch up again.
+
+        Returns:
+            True; or False if the subscription ended before.
+        """
+        await self._is_settled.wait()
+        return not self._over
 
     def place_of(self, event: Event) -> Any:
         """Where an event of it lies: what `checkpoint` is when the event's turn is over."""
@@ -218,52 +236,75 @@ class Subscription(Consuming):
         except BaseException:
             self._end()
             raise
-        self._is_caught_up = True
+        self._catch_up_is_over()
 
     async def _give_events(self) -> AsyncGenerator[Event, None]:
         place_of = self._log.place_of
-        async with aclosing(self._batches()) as batches:
-            async for batch in batches:
-                for event in batch:
+        async with aclosing(self._stretches()) as stretches:
+            async for events, end in stretches:
+                for event in events:
                     yield event
                     self.checkpoint = place_of(event)
+                if end is not None:
+                    await self._reach(end)
 
     async def _give_batches(self) -> AsyncGenerator[Batch, None]:
-        async with aclosing(self._batches()) as batches:
-            async for batch in batches:
-                yield batch
-                self.checkpoint = self._log.place_of(batch[-1])
+        async with aclosing(self._stretches()) as stretches:
+            async for events, end in stretches:
+                if events:
+                    yield events
+                    self.checkpoint = self._log.place_of(events[-1])
+                if end is not None:
+                    await self._reach(end)
 
-    async def _batches(self) -> AsyncGenerator[Batch, None]:
-        """All batches, until it is over; what was given out before is not in them."""
+    async def _reach(self, place: Any) -> None:
+        """Everything up to this place has had its turn."""
+        self.checkpoint = place
+        if self._on_checkpoint is None:
+            return
+        try:
+            outcome = self._on_checkpoint(place)
+            if isawaitable(outcome):
+                await outcome
+        except Exception:
+            self._end()
+            raise
+
+    async def _stretches(self) -> AsyncGenerator[Stretch, None]:
+        """The whole log, until it is over; what was given out before is not in it."""
         try:
             while not self._over:
                 step = self._live() if self._is_caught_up else self._catch_up()
-                async with aclosing(step) as batches:
-                    async for batch in batches:
-                        yield batch
+                async with aclosing(step) as stretches:
+                    async for stretch in stretches:
+                        yield stretch
         except Exception:
             if self._over:
                 return  # unsubscribed meanwhile: nobody is interested any more
             self._end()
             raise
 
-    async def _catch_up(self) -> AsyncGenerator[Batch, None]:
+    async def _catch_up(self) -> AsyncGenerator[Stretch, None]:
         """History to its end; then pushes are asked for, and what was written meanwhile is read.
 
         If that is interrupted, the pushes are given up: it begins again behind the last event.
         """
         try:
-            async with aclosing(self._history()) as batches:
-                async for batch in batches:
-                    yield batch
+            async with aclosing(self._history()) as stretches:
+                async for stretch in stretches:
+                    yield stretch
             if self._over:
                 return
-            if is_behind(await self._subscribe(), self._last):
-                async with aclosing(self._history()) as batches:
-                    async for batch in batches:
-                        yield batch
-            self._is_caught_up = self._is_bridged()
+            pushed_behind = await self._subscribe()
+            if is_behind(pushed_behind, self._last):
+                async with aclosing(self._history()) as stretches:
+                    async for stretch in stretches:
+                        yield stretch
+            if self._is_bridged():
+                self._catch_up_is_over()
+                if self._log.tells_checkpoints and self.is_live:
+                    is_further = is_behind(pushed_behind, self._last)
+                    yield self._stretch((), pushed_behind if is_further else self._last)
         except (ConnectionLost, OperationTimedOut) as error:
             if isinstance(error, OperationTimedOut) and not self._log.was_out_of_reach():
                 raise
@@ -271,6 +312,10 @@ class Subscription(Consuming):
         finally:
             if not self._is_caught_up:
                 self._stop_pushes()
+
+    def _catch_up_is_over(self) -> None:
+        self._is_caught_up = True
+        self._is_settled.set()
 
     def _is_bridged(self) -> bool:
         """Whether history as it was read just now and the pushes join.
@@ -280,37 +325,46 @@ class Subscription(Consuming):
         """
         return self._pushes is not None and not isinstance(self._pushes.error, ConnectionLost)
 
-    async def _history(self) -> AsyncGenerator[Batch, None]:
+    async def _history(self) -> AsyncGenerator[Stretch, None]:
         try:
             self._pages = self._log.history_behind(self._last)
             async with aclosing(self._pages.pages()) as pages:
                 async for page in pages:
                     # A page is in order; only its first events can be old ones.
-                    news = page if self._is_new(page[0]) else self._news(page)
-                    if news:
-                        self._last = self._log.place_of(news[-1])
-                        yield news
+                    in_order = not page or self._is_new(page[0])
+                    news = page if in_order else self._news(page)
+                    yield self._stretch(news, self._log.end_of_page(page))
         except StreamNotFound:
             return  # it may come to be; until then there is no history
 
-    async def _live(self) -> AsyncGenerator[Batch, None]:
+    async def _live(self) -> AsyncGenerator[Stretch, None]:
         """What is pushed; ends when there will be no more of that."""
         pushes = self._pushes
         assert pushes is not None
-        while (events := await pushes.take()) is not None:
+        while (pushed := await pushes.take()) is not None:
             if self._over:
                 return
-            if news := self._news(events):
-                self._last = self._log.place_of(news[-1])
-                yield news
+            events, end = pushed
+            yield self._stretch(self._news(events), end)
         self._is_caught_up = False
+        self._is_settled.clear()
         self._pushes = None
         if isinstance(pushes.error, ConnectionLost):
             self._note_interruption()
         elif pushes.error is not None:
             raise pushes.error
         elif pushes.was_dropped:
-            self._over = True
+            self._end()
+
+    def _stretch(self, news: Batch, end: Any) -> Stretch:
+        """What is given out now, and from then on not again."""
+        if news:
+            self._last = self._log.place_of(news[-1])
+        if end is not None and self._last is not None and end < self._last:
+            end = None  # said twice, or late
+        if end is not None:
+            self._last = end
+        return Stretch(news, end)
 
     def _is_new(self, event: Event) -> bool:
         return is_behind(self._log.place_of(event), self._last)
@@ -330,7 +384,10 @@ class Subscription(Consuming):
         """Ask for pushes. The place behind which they lie; where it starts, if it is over."""
         self._pushes = PushBuffer(self._log, self._max_events, self._max_bytes)
         confirmation = await self._pushes.confirmed()
-        return self._last if confirmation is None else self._log.end_of(confirmation)
+        if confirmation is None:
+            return self._last
+        self._confirmation = confirmation
+        return self._log.end_of(confirmation)
 
     def _note_interruption(self) -> None:
         LOG.info("The subscription to %s goes on from history behind %s", self.name, self._last)
@@ -342,6 +399,7 @@ class Subscription(Consuming):
 
     def _end(self) -> None:
         self._over = True
+        self._is_settled.set()
         if self._pages is not None:
             self._pages.stop()
         if self._pushes is not None:
@@ -350,79 +408,3 @@ class Subscription(Consuming):
 
 def is_behind(place: Any, last: Any) -> bool:
     return last is None or place > last
-
-
-class _LogWire(Wire):
-    """What both kinds of log need to talk to the server."""
-
-    def __init__(self, dispatcher: Outlet, timeout: float, resolve_links: bool) -> None:
-        super().__init__(dispatcher, timeout)
-        self._resolve_links = resolve_links
-
-    def _subscribe(self, stream: str, name: str, subscriber: PushBuffer) -> SubscribeToStream:
-        correlation_id = self._dispatcher.new_correlation_id()
-        frame = SubscribeToStream.encode(correlation_id, stream, self._resolve_links)
-        operation = SubscribeToStream(correlation_id, frame, subscriber, self._timeout, name)
-        self._dispatcher.start(operation)
-        return operation
-
-
-class StreamLog(_LogWire):
-    """A stream; places in it are event numbers."""
-
-    def __init__(
-        self,
-        dispatcher: Outlet,
-        timeout: float,
-        resolve_links: bool,
-        stream: str,
-        read: Callable[[int], ReadAhead[StreamSlice]],
-    ) -> None:
-        super().__init__(dispatcher, timeout, resolve_links)
-        self.name = stream
-        self._read = read
-
-    def place_of(self, event: Event) -> int:
-        return event.event_number
-
-    def history_behind(self, place: int | None) -> ReadAhead[StreamSlice]:
-        # Behind the end of a deleted stream there is no number; its last one will tell as much.
-        return self._read(0 if place is None else min(place + 1, LAST_NUMBER))
-
-    def end_of(self, confirmation: Confirmation) -> int:
-        if confirmation.last_event_number == LAST_NUMBER:
-            raise StreamDeleted(None, self.name)
-        return confirmation.last_event_number
-
-    def subscribe(self, subscriber: PushBuffer) -> SubscribeToStream:
-        return self._subscribe(self.name, self.name, subscriber)
-
-
-class AllLog(_LogWire):
-    """The log of all events; places in it are Positions."""
-
-    name = "$all"
-
-    def __init__(
-        self,
-        dispatcher: Outlet,
-        timeout: float,
-        resolve_links: bool,
-        read: Callable[[Position], ReadAhead[AllStreamSlice]],
-    ) -> None:
-        super().__init__(dispatcher, timeout, resolve_links)
-        self._read = read
-
-    def place_of(self, event: Event) -> Position:
-        position = event.position
-        assert position is not None
-        return position
-
-    def history_behind(self, place: Position | None) -> ReadAhead[AllStreamSlice]:
-        return self._read(Beginning.position if place is None else place)
-
-    def end_of(self, confirmation: Confirmation) -> Position:
-        return Position(confirmation.last_commit_position, confirmation.last_commit_position)
-
-    def subscribe(self, subscriber: PushBuffer) -> SubscribeToStream:
-        return self._subscribe("", self.name, subscriber)

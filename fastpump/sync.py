@@ -151,6 +151,18 @@ class Subscription(Blocking[fastpump.subscriptions.Subscription]):
         return self._inner.is_live
 
     @property
+    def last_commit_position(self) -> int | None:
+        """How far the log went when the server last confirmed the subscription; None before."""
+        return self._inner.last_commit_position
+
+    @property
+    def last_event_number(self) -> int | None:
+        """The number of the stream's last event then; -1 if it had none. None of the log."""
+        return self._inner.last_event_number
+
+    caught_up = blocking(fastpump.subscriptions.Subscription.caught_up)
+
+    @property
     def checkpoint(self) -> Any:
         """Where the last event lies whose turn is over; as in the asynchronous subscription."""
         return self._inner.checkpoint

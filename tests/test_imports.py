@@ -32,7 +32,7 @@ LEVELS = (
     ("_read_ahead", "_reads"),
     ("discovery", "_protocol"),
     ("_connector",),
-    ("_consuming", "subscriptions", "publisher", "transactions", "telemetry"),
+    ("_consuming", "_logs", "subscriptions", "publisher", "transactions", "telemetry"),
     (
         "_arguments",
         "_requesting",

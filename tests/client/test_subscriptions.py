@@ -87,7 +87,11 @@ async def test_vsub_02_pp_12_only_what_is_new() -> None:
             await client.subscribe_to("s", -1) as subscription,
             await client.subscribe_to_all() as log,
         ):
-            assert subscription.checkpoint == 4
+            assert subscription.checkpoint == subscription.last_event_number == 4
+            assert log.last_event_number is None
+            for followed in (subscription, log):
+                assert followed.last_commit_position is not None
+                assert followed.last_commit_position >= 0
             (last,) = await client.get_all(StreamDirection.Backward, max_count=1)
             assert log.checkpoint == last.position
             await write(client, "s", 3)
@@ -273,6 +277,60 @@ async def test_csub_01_missing_stream() -> None:
             await eventually(lambda: subscription.is_live)
             await write(client, "s", 1)
             assert await take(subscription, 1) == [0]
+
+
+async def test_csub_01_02_caught_up() -> None:
+    async with node_and_client() as (_, client):
+        await write(client, "s", 3)
+        for start, expected in ((0, [0, 1, 2]), (3, []), (-1, [])):
+            async with await client.subscribe_to("s", start, batch_size=2) as subscription:
+                seen: list[int] = []
+                following = soon(follow(subscription, seen))
+                # Told once to all who wait, after the last event of history.
+                told = await asyncio.gather(subscription.caught_up(), subscription.caught_up())
+                assert (told, seen) == ([True, True], expected)
+                assert subscription.is_live
+                assert subscription.last_event_number == 2
+            await following
+
+
+async def follow(subscription: Subscription, seen: list[int]) -> None:
+    async for event in subscription.events:
+        seen.append(event.event_number)
+
+
+async def test_caught_up_only_by_the_loop() -> None:
+    async with node_and_client() as (_, client):
+        async with await client.subscribe_to("s", 0) as subscription:
+            assert subscription.last_event_number is subscription.last_commit_position is None
+            waiting = soon(subscription.caught_up())
+            await client.ping()
+            assert not waiting.done()
+        assert await waiting is False
+        assert await subscription.caught_up() is False
+
+
+async def test_caught_up_again_after_a_reconnect() -> None:
+    async with node_and_client() as (node, client):
+        async with await client.subscribe_to("s", 0) as subscription:
+            following = soon(follow(subscription, []))
+            assert await subscription.caught_up()
+            with node.faults.refuse_connections():
+                node.faults.disconnect()
+                await eventually(lambda: not subscription.is_live)
+            assert await subscription.caught_up()
+            assert subscription.is_live
+        await following
+
+
+async def test_caught_up_of_one_that_cannot_go_on() -> None:
+    async with node_and_client() as (_, client):
+        await client.delete_stream("s", hard=True)
+        async with await client.subscribe_to("s", 0) as subscription:
+            waiting = soon(subscription.caught_up())
+            with pytest.raises(StreamDeleted):
+                await take(subscription, 1)
+            assert await waiting is False
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 10, 100])
