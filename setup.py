@@ -20,6 +20,7 @@ EXTENSIONS = (
     "fastpump._ids",
     "fastpump._replies",
     "fastpump._new_events",
+    "fastpump._packing",
     "fastpump._requests",
     "fastpump.server._ids",
     "fastpump.server._messages",

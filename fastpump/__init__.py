@@ -11,26 +11,29 @@ General layout, from the top down; a module imports only from those below it:
     _writing, _reading, _following, _administering, _transacting
                        the operations of a client: arguments in, operations out
     telemetry          what is started on its way to the dispatcher, as OpenTelemetry's spans
-    subscriptions, _logs, transactions
-                       events as they come, from history into live; events that appear together
+    subscriptions, _logs, transactions, publisher
+                       events as they come, from history into live; events that appear together;
+                       many events to many streams
     _connector         which connection is current: connect, identify, reconnect
     _protocol          the asyncio side of one connection: receive, heartbeats, write flow
     _reads, _read_ahead    what is read, page by page; pages asked for before they are needed
     _dispatcher        frames to operations, by correlation id
     _operations, _subscribing    one class per request: its frame, its replies, how it ends
     _settings          how a client connects: time limits, counts, TLS
+    guard              at which versions a publisher writes
     messages, filters  the vocabulary: events, slices, positions, enums; which events are wanted
-    _events, _replies, _requests, _framing, …    bytes (Cython); _cold: rare messages (protobuf)
+    _events, _replies, _requests, _packing, …    bytes (Cython); _cold: rare messages (protobuf)
     exceptions
 """
 
-from fastpump import connection, exceptions, filters, messages, metadata, sync
+from fastpump import connection, exceptions, filters, guard, messages, metadata, publisher, sync
 from fastpump._run import run
 from fastpump.connection import *  # noqa: F403
 from fastpump.exceptions import *  # noqa: F403
 from fastpump.filters import *  # noqa: F403
 from fastpump.messages import *  # noqa: F403
 from fastpump.metadata import Acl, StreamMetadata, StreamMetadataResult
+from fastpump.publisher import *  # noqa: F403
 
 __version__ = "0.1.0"
 
@@ -41,8 +44,10 @@ __all__ = [
     "__version__",
     "exceptions",
     "filters",
+    "guard",
     "messages",
     "metadata",
+    "publisher",
     "run",
     "sync",
 ]
@@ -50,3 +55,4 @@ __all__ += connection.__all__
 __all__ += exceptions.__all__
 __all__ += filters.__all__
 __all__ += messages.__all__
+__all__ += publisher.__all__

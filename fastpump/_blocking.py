@@ -50,6 +50,20 @@ def blocking(
     return described_by(operation, call)
 
 
+def handing_over(
+    operation: Callable[Concatenate[Inner, P], T],
+) -> Callable[Concatenate[Blocking[Inner], P], T]:
+    """An operation that does not wait, but has to be called in the loop's thread."""
+
+    async def there(inner: Inner, *args: P.args, **kwargs: P.kwargs) -> T:
+        return operation(inner, *args, **kwargs)
+
+    def call(self: Blocking[Inner], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return self._running_loop().run(there, self._inner, *args, **kwargs)
+
+    return described_by(operation, call)
+
+
 def opening(
     operation: Callable[Concatenate[Inner, P], Coroutine[Any, Any, T]],
     make: Callable[[T, BackgroundLoop], Made],

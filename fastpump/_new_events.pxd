@@ -3,6 +3,12 @@
 from libc.stdint cimport uint32_t
 
 
+cdef enum:
+    # What stands for the place of an event that was not in a list, for error messages:
+    ARGUMENTS = -1                         # its fields were the arguments themselves
+    ONE_EVENT = -2                         # it was the argument `event`
+
+
 cdef struct Part:
     # The pointers live as long as the NewEventData and the bytes in `alive` of `prepare`.
     const char* type
@@ -24,6 +30,7 @@ cdef class NewEventData:
     cdef unsigned char[16] wire_id
 
 
+cdef NewEventData new_event_of(object event, Py_ssize_t index)
 cdef const char* utf8_of(object text, str argument, Py_ssize_t index, Py_ssize_t* size) except NULL
 cdef int prepare(Part* part, NewEventData event, Py_ssize_t index, list alive) except -1
 cdef unsigned char* write_part(

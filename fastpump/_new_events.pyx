@@ -125,10 +125,22 @@ def NewEvent(type, id=None, data=None, metadata=None):
     return event
 
 
+cdef NewEventData new_event_of(object event, Py_ssize_t index):
+    """What was given as an event, which may be a tuple of its four values."""
+    if isinstance(event, NewEventData):
+        return event
+    if not isinstance(event, tuple) or len(event) != 4:
+        argument = "event" if index == ONE_EVENT else f"events[{index}]"
+        raise UsageError(argument, f"is not a NewEvent: {event!r:.80}")
+    return NewEventData(*event)
+
+
 cdef object refuse(str field, Py_ssize_t index, str problem):
-    """The error for a field of an event: `body` of the only one (index -1), or `events[3].data`."""
+    """The error for a field of an event: `events[3].data`, `event.data`, or the argument `body`."""
     if index >= 0:
         return UsageError(f"events[{index}].{field}", problem)
+    if index == ONE_EVENT:
+        return UsageError(f"event.{field}", problem)
     return UsageError("body" if field == "data" else field, problem)
 
 
@@ -164,7 +176,7 @@ cdef object body_of(object value, str field, Py_ssize_t index, bint* is_json):
 
 
 cdef int prepare(Part* part, NewEventData event, Py_ssize_t index, list alive) except -1:
-    """Fill `part`. `index` is the event's place, -1 if it is the only one, for error messages."""
+    """Fill `part`. `index` is the event's place in a list, or what stands for it: see the .pxd."""
     cdef bint ignored = False
     cdef object body
     part.id = event.wire_id

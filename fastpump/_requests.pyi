@@ -2,6 +2,7 @@ from typing import Any
 from uuid import UUID
 
 from fastpump._new_events import NewEventData
+from fastpump._packing import Batch
 
 def encode_write_event(
     correlation_id: bytes,
@@ -19,6 +20,13 @@ def encode_write_events(
     stream: str,
     expected_version: int,
     events: list[NewEventData],
+    require_master: bool = False,
+    auth: bytes | None = None,
+) -> bytes: ...
+def encode_batch(
+    correlation_id: bytes,
+    batch: Batch,
+    expected_version: int,
     require_master: bool = False,
     auth: bytes | None = None,
 ) -> bytes: ...

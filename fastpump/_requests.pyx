@@ -18,10 +18,14 @@ from uuid import UUID
 from cpython.bytes cimport PyBytes_AS_STRING
 from libc.stdint cimport int64_t, uint32_t
 from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy
 
 from fastpump._framing cimport new_frame
 from fastpump._ids cimport uuid_to_wire
-from fastpump._new_events cimport NewEventData, Part, prepare, utf8_of, write_part
+from fastpump._new_events cimport (
+    ARGUMENTS, NewEventData, Part, new_event_of, prepare, utf8_of, write_part,
+)
+from fastpump._packing cimport Batch
 from fastpump._varint cimport (
     size_of_bytes_field, size_of_number_field, write_bytes_field, write_number_field,
 )
@@ -64,36 +68,30 @@ cdef class _Batch:
         if self.parts == NULL:
             raise MemoryError
         for i in range(self.count):
-            prepare(&self.parts[i], new_event_at(events, i, self.alive), i, self.alive)
+            event = new_event_of(events[i], i)
+            if event is not events[i]:
+                self.alive.append(event)
+            prepare(&self.parts[i], event, i, self.alive)
 
     def __dealloc__(self):
         free(self.parts)
 
 
-cdef NewEventData new_event_at(list events, Py_ssize_t index, list alive):
-    event = events[index]
-    if isinstance(event, NewEventData):
-        return event
-    if not isinstance(event, tuple) or len(event) != 4:
-        raise UsageError(f"events[{index}]", f"is not a NewEvent: {event!r:.80}")
-    event = NewEventData(*event)
-    alive.append(event)
-    return event
-
-
-cdef Py_ssize_t payload_size(
-    const Part* parts, Py_ssize_t count, Py_ssize_t rest, bytes auth
-) except -1:
-    """Bytes of a message of events and `rest` bytes of other fields; it must fit into a frame."""
-    cdef Py_ssize_t size = rest
+cdef Py_ssize_t size_of_parts(const Part* parts, Py_ssize_t count) noexcept nogil:
+    cdef Py_ssize_t size = 0
     cdef Py_ssize_t i
     for i in range(count):
         size += size_of_bytes_field(parts[i].size)
+    return size
+
+
+cdef int check_size(Py_ssize_t size, Py_ssize_t count, bytes auth) except -1:
+    """A message of `count` events and `size` bytes must fit into a frame."""
     if size + HEADER + (0 if auth is None else len(auth)) > max_frame_size:
         raise UsageError(
             "events", f"{count} events make a message of {size} bytes, over {max_frame_size}"
         )
-    return size
+    return 0
 
 
 cdef unsigned char* write_parts(
@@ -109,20 +107,31 @@ cdef bytes write_frame(
     bytes correlation_id, object stream, int64_t expected_version, const Part* parts,
     Py_ssize_t count, bint require_master, bytes auth,
 ):
-    cdef Py_ssize_t stream_size = 0
-    cdef const char* name = utf8_of(stream, "stream", -1, &stream_size)
     cdef unsigned char* out = NULL
-    cdef Py_ssize_t rest = (
-        size_of_bytes_field(stream_size) + size_of_number_field(expected_version)
-        + SIZE_OF_FLAG_FIELD
+    cdef Py_ssize_t size = size_of_parts(parts, count)
+    cdef bytes frame = begin_write_events(
+        correlation_id, stream, expected_version, count, size, auth, &out
     )
-    cdef bytes frame = new_frame(
-        WRITE_EVENTS, correlation_id, auth, payload_size(parts, count, rest, auth), &out
-    )
-    out = write_bytes_field(out, 1, name, stream_size)
-    out = write_number_field(out, 2, expected_version)
     out = write_parts(out, 3, parts, count)
     write_number_field(out, 4, require_master)
+    return frame
+
+
+cdef bytes begin_write_events(
+    bytes correlation_id, object stream, int64_t expected_version, Py_ssize_t count,
+    Py_ssize_t size, bytes auth, unsigned char** out,
+):
+    """A WriteEvents frame up to its events, which take `size` bytes and are written to `out`."""
+    cdef Py_ssize_t stream_size = 0
+    cdef const char* name = utf8_of(stream, "stream", ARGUMENTS, &stream_size)
+    cdef Py_ssize_t payload_size = (
+        size_of_bytes_field(stream_size) + size_of_number_field(expected_version) + size
+        + SIZE_OF_FLAG_FIELD
+    )
+    check_size(payload_size, count, auth)
+    cdef bytes frame = new_frame(WRITE_EVENTS, correlation_id, auth, payload_size, out)
+    out[0] = write_bytes_field(out[0], 1, name, stream_size)
+    out[0] = write_number_field(out[0], 2, expected_version)
     return frame
 
 
@@ -134,7 +143,7 @@ def encode_write_event(
     cdef Part part
     cdef list alive = []
     cdef NewEventData event = NewEvent(type, id, data, metadata)
-    prepare(&part, event, -1, alive)
+    prepare(&part, event, ARGUMENTS, alive)
     return write_frame(
         correlation_id, stream, expected_version, &part, 1, require_master, auth
     )
@@ -155,6 +164,21 @@ def encode_write_events(
     )
 
 
+def encode_batch(
+    bytes correlation_id not None, Batch batch not None, int64_t expected_version,
+    bint require_master=False, bytes auth=None,
+):
+    """WriteEvents with the events of a `Batch`; the batch's memory is the frame's from now on."""
+    cdef unsigned char* out = NULL
+    cdef bytes frame = begin_write_events(
+        correlation_id, batch.stream, expected_version, batch.count, batch.size, auth, &out
+    )
+    memcpy(out, batch.events_start, batch.size)
+    write_number_field(out + batch.size, 4, require_master)
+    batch.move_to(frame, out)
+    return frame
+
+
 def encode_transaction_write(
     bytes correlation_id not None, int64_t transaction_id, list events not None,
     bint require_master=False, bytes auth=None,
@@ -162,11 +186,12 @@ def encode_transaction_write(
     """TransactionWrite; the events are those of `encode_write_events`."""
     cdef _Batch batch = _Batch(events)
     cdef unsigned char* out = NULL
-    cdef Py_ssize_t rest = size_of_number_field(transaction_id) + SIZE_OF_FLAG_FIELD
-    cdef bytes frame = new_frame(
-        TRANSACTION_WRITE, correlation_id, auth,
-        payload_size(batch.parts, batch.count, rest, auth), &out,
+    cdef Py_ssize_t size = (
+        size_of_number_field(transaction_id) + size_of_parts(batch.parts, batch.count)
+        + SIZE_OF_FLAG_FIELD
     )
+    check_size(size, batch.count, auth)
+    cdef bytes frame = new_frame(TRANSACTION_WRITE, correlation_id, auth, size, &out)
     out = write_number_field(out, 1, transaction_id)
     out = write_parts(out, 2, batch.parts, batch.count)
     write_number_field(out, 3, require_master)
@@ -179,7 +204,7 @@ def encode_read_event(
 ):
     """ReadEvent."""
     cdef Py_ssize_t stream_size = 0
-    cdef const char* name = utf8_of(stream, "stream", -1, &stream_size)
+    cdef const char* name = utf8_of(stream, "stream", ARGUMENTS, &stream_size)
     cdef unsigned char* out = NULL
     cdef bytes frame = new_frame(
         READ_EVENT, correlation_id, auth,
@@ -200,7 +225,7 @@ def encode_read_stream(
 ):
     """ReadStreamEvents, in one direction or the other."""
     cdef Py_ssize_t stream_size = 0
-    cdef const char* name = utf8_of(stream, "stream", -1, &stream_size)
+    cdef const char* name = utf8_of(stream, "stream", ARGUMENTS, &stream_size)
     cdef unsigned char* out = NULL
     cdef bytes frame = new_frame(
         READ_STREAM_BACKWARD if backward else READ_STREAM_FORWARD, correlation_id, auth,
@@ -258,7 +283,7 @@ def encode_ack(bytes correlation_id not None, subscription_id, list event_ids no
     """PersistentSubscriptionAckEvents for 1 to 2000 UUIDs."""
     check_ids(event_ids)
     cdef Py_ssize_t name_size = 0
-    cdef const char* name = utf8_of(subscription_id, "subscription_id", -1, &name_size)
+    cdef const char* name = utf8_of(subscription_id, "subscription_id", ARGUMENTS, &name_size)
     cdef unsigned char* out = NULL
     cdef bytes frame = new_frame(
         ACK_EVENTS, correlation_id, None,
@@ -276,7 +301,7 @@ def encode_nak(
     """PersistentSubscriptionNakEvents for 1 to 2000 UUIDs; `action` as in section 3.5."""
     check_ids(event_ids)
     cdef Py_ssize_t name_size = 0
-    cdef const char* name = utf8_of(subscription_id, "subscription_id", -1, &name_size)
+    cdef const char* name = utf8_of(subscription_id, "subscription_id", ARGUMENTS, &name_size)
     cdef bytes text = message.encode()
     cdef unsigned char* out = NULL
     cdef bytes frame = new_frame(

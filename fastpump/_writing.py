@@ -6,11 +6,17 @@ from collections.abc import AsyncIterable, Iterable
 from typing import Any
 from uuid import UUID
 
-from fastpump._arguments import check_expected_version, collect
+from fastpump._arguments import check_expected_version, check_number, collect
 from fastpump._operations import WriteEvents
 from fastpump._requesting import Requesting
 from fastpump._requests import encode_write_event, encode_write_events
+from fastpump.exceptions import UsageError
+from fastpump.guard import Guard
 from fastpump.messages import ExpectedVersion, NewEventData, WriteResult
+from fastpump.publisher import OnFailure, OnResult, Publisher
+
+MAX_BATCH_BYTES = 32 * 1024 * 1024
+"""A batch of that and the event that made it full fit into a frame."""
 
 
 class Writing(Requesting):
@@ -98,3 +104,61 @@ class Writing(Requesting):
             WriteEvents, correlation_id, frame, stream, expected_version
         )
         return result
+
+    def publisher(
+        self,
+        *,
+        max_batch_events: int = 500,
+        max_batch_bytes: int = 1024 * 1024,
+        max_delay: float = 0.05,
+        max_in_flight_events: int = 65_536,
+        max_in_flight_bytes: int = 32 * 1024 * 1024,
+        on_result: OnResult | None = None,
+        on_failure: OnFailure | None = None,
+        guard: Guard | None = None,
+        require_master: bool | None = None,
+    ) -> Publisher:
+        """A publisher of many events to many streams.
+
+        Args:
+            max_batch_events: the most events that are written together, 1 or more.
+            max_batch_bytes: the same in bytes, at most 32 MiB; a larger event is written alone.
+            max_delay: seconds that an event may wait for others to go with it, 0 or more. Nothing
+                waits while producers are held back.
+            max_in_flight_events, max_in_flight_bytes: how much may be taken and not be answered
+                before producers are held back, encoded; they go on when half of it is. This, twice
+                while it is sent again after a reconnect, is about the memory it takes.
+            on_result: called as `on_result(stream, event_numbers)` for events that are written,
+                once for several in a row, per stream in their order.
+            on_failure: called with each `PublishFailure`, in its place among those. Failures are
+                not raised then.
+            guard: decides at which versions batches are written, see `fastpump.guard.Guard`.
+            require_master: as in `publish_event`.
+
+        Raises:
+            UsageError: an argument is not acceptable; it names which.
+
+        >>> async with client.publisher() as publisher:
+        ...     await publisher.send("account-7", fastpump.NewEvent("opened", data={"n": 1}))
+        """
+        dispatcher = self._dispatcher or self._not_connected()
+        check_number("max_batch_events", max_batch_events, 1)
+        check_number("max_batch_bytes", max_batch_bytes, 1, MAX_BATCH_BYTES)
+        check_number("max_in_flight_events", max_in_flight_events, 1)
+        check_number("max_in_flight_bytes", max_in_flight_bytes, 1)
+        if not isinstance(max_delay, (int, float)) or not max_delay >= 0:
+            raise UsageError("max_delay", f"must be 0 seconds or more, not {max_delay!r:.80}")
+        return Publisher(
+            dispatcher,
+            self._loop,
+            self._timeout,
+            max_batch_events=max_batch_events,
+            max_batch_bytes=max_batch_bytes,
+            max_delay=max_delay,
+            max_in_flight_events=max_in_flight_events,
+            max_in_flight_bytes=max_in_flight_bytes,
+            on_result=on_result,
+            on_failure=on_failure,
+            guard=guard,
+            require_master=self._leader_only(require_master),
+        )

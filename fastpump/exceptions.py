@@ -10,7 +10,8 @@ photon-pump's names and attributes are kept, so that an `except` clause written 
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 from uuid import UUID
 
 __all__ = [
@@ -32,6 +33,8 @@ __all__ = [
     "PayloadUnreadable",
     "PhotonPumpException",
     "ProtocolError",
+    "PublishFailed",
+    "PublishFailure",
     "ReadError",
     "ServerError",
     "StreamDeleted",
@@ -253,6 +256,38 @@ class UnexpectedCommand(ConversationException):
         super().__init__(conversation_id, f"Expected {expected}, the server sent {actual}")
         self.expected = expected
         self.actual = actual
+
+
+class PublishFailure(NamedTuple):
+    """Events of one stream that a publisher could not have written, in their order, and why.
+
+    They have their ids still, so they can be given to a publisher again as they are; data and
+    metadata are encoded (`bytes` and `Json`).
+    """
+
+    stream: str
+    events: Sequence[Any]
+    reason: FastpumpError
+
+
+class PublishFailed(FastpumpError):
+    """A publisher could not have some events written; `failures` has all of them.
+
+    If the reason of a failure is that no answer came (`OperationTimedOut`, `ConnectionLost`,
+    `ClientClosed`), its events may be written nevertheless.
+    """
+
+    def __init__(self, failures: Sequence[PublishFailure]) -> None:
+        count = sum(len(failure.events) for failure in failures)
+        streams = len({failure.stream for failure in failures})
+        first = failures[0]
+        super().__init__(
+            f"{count} {'event' if count == 1 else 'events'} of "
+            f"{streams} {'stream' if streams == 1 else 'streams'} could not be published; "
+            f"{first.stream!r}: {first.reason}"
+        )
+        self.failures = failures
+        self.__cause__ = first.reason
 
 
 class SubscriptionCreationFailed(ConversationException):

@@ -16,12 +16,15 @@ client does not survive a fork: connect in the child.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 
 import fastpump._acting
 import fastpump.connection
+import fastpump.publisher
 import fastpump.subscriptions
 import fastpump.transactions
 from fastpump._background import BackgroundLoop, SharedLoop
@@ -31,15 +34,16 @@ from fastpump._blocking import (
     described_by,
     flat,
     following,
+    handing_over,
     making,
     opening,
     paging,
 )
 from fastpump._consuming import Batch
 from fastpump.exceptions import UsageError
-from fastpump.messages import Credential, Event, Token, WriteResult
+from fastpump.messages import Credential, Event, NewEventData, Token, WriteResult
 
-__all__ = ["ActingClient", "Client", "Subscription", "Transaction", "connect"]
+__all__ = ["ActingClient", "Client", "Publisher", "Subscription", "Transaction", "connect"]
 
 P = ParamSpec("P")
 
@@ -79,6 +83,74 @@ class Transaction(Blocking[fastpump.transactions.Transaction]):
     def rollback(self) -> None:
         """Forget what was written."""
         self._inner.rollback()
+
+
+class Publisher(Blocking[fastpump.publisher.Publisher]):
+    """`fastpump.publisher.Publisher` with calls that wait; `Client.publisher` makes one.
+
+    Every call goes to the event loop's thread and back, which takes much longer than to take an
+    event: `send_many` is the way to publish many. Callbacks are called in the loop's thread.
+    """
+
+    def __enter__(self) -> Publisher:
+        self._running_loop().run(self._inner.__aenter__)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._running_loop().run(self._inner.__aexit__, kind, error, traceback)
+
+    @property
+    def stats(self) -> fastpump.publisher.PublisherStats:
+        """How many events are where."""
+        return self._inner.stats
+
+    send_many = blocking(fastpump.publisher.Publisher.send_many)
+    flush = blocking(fastpump.publisher.Publisher.flush)
+    release = handing_over(fastpump.publisher.Publisher.release)
+    expect = handing_over(fastpump.publisher.Publisher.expect)
+    discard = handing_over(fastpump.publisher.Publisher.discard)
+
+    def send(self, stream: str, event: NewEventData) -> None:
+        """Have an event published; returns as soon as there is room for another one.
+
+        Raises:
+            UsageError: stream or event cannot be sent; it was not taken.
+            PublishFailed: more than half of what may be held are events that failed; these.
+            ClientClosed, ConnectFailed: nothing can be sent any more.
+        """
+        self._running_loop().run(_sent, self._inner, stream, event)
+
+    def send_tracked(self, stream: str, event: NewEventData) -> Future[int]:
+        """Have an event published and be told of it.
+
+        Returns:
+            A future for threads, when there is room for another event. It ends with the event's
+            number, or the reason why it was not written, which is raised at the end all the same.
+
+        Raises:
+            UsageError, PublishFailed, ClientClosed, ConnectFailed: as `send`.
+        """
+        return self._running_loop().run(_tracked, self._inner, stream, event)
+
+
+async def _sent(publisher: fastpump.publisher.Publisher, stream: str, event: NewEventData) -> None:
+    await publisher.send(stream, event)
+
+
+async def _tracked(
+    publisher: fastpump.publisher.Publisher, stream: str, event: NewEventData
+) -> Future[int]:
+    future = await publisher.send_tracked(stream, event)
+
+    async def ended() -> int:
+        return await future
+
+    return asyncio.run_coroutine_threadsafe(ended(), asyncio.get_running_loop())
 
 
 class Batches(Iterator[Batch]):
@@ -202,6 +274,7 @@ class Operations(Blocking[_Operations]):
     ping = blocking(_Operations.ping)
     publish_event = blocking(_Operations.publish_event)
     publish = blocking(_Operations.publish)
+    publisher = making(_Operations.publisher, Publisher)
     transaction = making(_Operations.transaction, Transaction)
     get_event = blocking(_Operations.get_event)
     get = blocking(_Operations.get)

@@ -25,6 +25,7 @@ from fastpump.exceptions import (
     AccessDenied,
     ClientClosed,
     ConnectFailed,
+    PublishFailed,
     StreamNotFound,
     UsageError,
     WrongExpectedVersion,
@@ -74,6 +75,7 @@ def public(kind: type) -> set[str]:
     [
         (sync.Client, fastpump.Client),
         (sync.ActingClient, fastpump.ActingClient),
+        (sync.Publisher, fastpump.Publisher),
         (sync.Transaction, fastpump.transactions.Transaction),
         (sync.Subscription, fastpump.subscriptions.Subscription),
     ],
@@ -111,6 +113,27 @@ def test_publish_and_read(client: sync.Client, stream: str) -> None:
     event = client.get_event(stream, 0)
     assert event is not None
     assert event.json() == {"owner": "Ada"}
+
+
+def test_publishing_in_bulk(client: sync.Client, stream: str) -> None:
+    events = [NewEvent("t", data={"n": n}) for n in range(300)]
+    with client.publisher(max_batch_events=7) as publisher:
+        publisher.expect(stream, -1)
+        publisher.send(stream, events[0])
+        future = publisher.send_tracked(stream, events[1])
+        publisher.release()
+        assert future.result(30) == 1
+        publisher.send_many(stream, events[2:])
+        publisher.flush()
+        assert publisher.stats.acknowledged == 300
+        assert publisher.discard() == 0
+    assert [event.id for event in client.iter(stream)] == [event.id for event in events]
+    with pytest.raises(PublishFailed) as caught:
+        with client.publisher() as publisher:
+            publisher.expect(stream, 1000)
+            failed = publisher.send_tracked(stream, NewEvent("t"))
+    assert isinstance(failed.exception(30), WrongExpectedVersion)
+    assert len(caught.value.failures) == 1
 
 
 def test_sec_15_credentials_of_single_calls(client: sync.Client, stream: str) -> None:
