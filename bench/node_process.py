@@ -43,9 +43,11 @@ class NodeProcess:
         package = Path(fastpump.__file__).parents[1]
         self._process = subprocess.Popen(
             [sys.executable, "-m", "fastpump", "serve", "--port", "0"]
-            + ([] if path is None else ["--path", str(path)]),
+            + ([] if path is None else ["--path", str(path.absolute())]),
             stdout=subprocess.PIPE,
             text=True,
+            # `-m` looks into the current folder first, which may be the source folder.
+            cwd=tools.BENCH,
             env={**os.environ, "PYTHONPATH": str(package)},
         )
         assert self._process.stdout is not None
