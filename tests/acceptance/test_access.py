@@ -290,3 +290,14 @@ async def test_sec_16_a_refusal_does_no_harm() -> None:
                 written = await client.publish_event("open", "t")
                 event = await anext(subscription.events)
                 assert event.position == written.position
+
+
+async def test_sec_17_a_group_that_is_left() -> None:
+    users = {"user1": ("pw", ["writers"])}
+    async with node_and_admin(users=users) as (node, admin):
+        await admin.set_stream_metadata("s", StreamMetadata(acl=Acl(write="writers")))
+        user1 = admin.acting_as(("user1", "pw"))
+        assert await write(user1, "s", 1) == 0
+        node.users.set("user1", "pw")
+        with pytest.raises(AccessDenied):
+            await write(user1, "s", 1)
