@@ -10,9 +10,15 @@ from fastpump._arguments import check_expected_version, check_number, collect
 from fastpump._operations import WriteEvents
 from fastpump._requesting import Requesting
 from fastpump._requests import encode_write_event, encode_write_events
-from fastpump.exceptions import UsageError
+from fastpump.exceptions import StreamDeleted, UsageError, WrongExpectedVersion
 from fastpump.guard import Guard
-from fastpump.messages import ExpectedVersion, NewEventData, WriteResult
+from fastpump.messages import (
+    ConditionalWriteResult,
+    ConditionalWriteStatus,
+    ExpectedVersion,
+    NewEventData,
+    WriteResult,
+)
 from fastpump.publisher import OnFailure, OnResult, Publisher
 
 MAX_BATCH_BYTES = 32 * 1024 * 1024
@@ -104,6 +110,40 @@ class Writing(Requesting):
             WriteEvents, correlation_id, frame, stream, expected_version
         )
         return result
+
+    async def publish_conditional(
+        self,
+        stream: str,
+        events: Iterable[NewEventData] | AsyncIterable[NewEventData],
+        expected_version: int,
+        require_master: bool | None = None,
+    ) -> ConditionalWriteResult:
+        """Write events if the stream is as expected, and tell what became of it.
+
+        As `publish`, for whom another version, or a deleted stream, is one of several good outcomes
+        and no error.
+
+        Args:
+            stream, events, expected_version, require_master: as in `publish`.
+
+        Raises:
+            WriteFailed: the server refused for another reason.
+
+        >>> written = await client.publish_conditional("account-7", [NewEvent("paid")], 4)
+        >>> if written.status == ConditionalWriteStatus.VersionMismatch:
+        ...     print("somebody else was faster, it is at", written.actual_version)
+        """
+        try:
+            written = await self.publish(stream, events, expected_version, require_master)
+        except WrongExpectedVersion as refusal:
+            return ConditionalWriteResult(
+                ConditionalWriteStatus.VersionMismatch, actual_version=refusal.actual_version
+            )
+        except StreamDeleted:
+            return ConditionalWriteResult(ConditionalWriteStatus.StreamDeleted)
+        return ConditionalWriteResult(
+            ConditionalWriteStatus.Succeeded, written.last_event_number, written.position
+        )
 
     def publisher(
         self,

@@ -26,6 +26,8 @@ __all__ = [
     "ROUND_ROBIN",
     "AllStreamSlice",
     "Beginning",
+    "ConditionalWriteResult",
+    "ConditionalWriteStatus",
     "ContentType",
     "Credential",
     "End",
@@ -98,6 +100,26 @@ class OperationResult(IntEnum):
     StreamDeleted = 5
     InvalidTransaction = 6
     AccessDenied = 7
+
+
+class ConditionalWriteStatus(IntEnum):
+    Succeeded = 0
+    VersionMismatch = 1
+    StreamDeleted = 2
+
+
+class ConditionalWriteResult(NamedTuple):
+    """What became of `Client.publish_conditional`.
+
+    `last_event_number` and `position` are those of the last event if it succeeded, as in a
+    WriteResult. `actual_version` is the stream's last event number (-1: it has none) if that was
+    not the one expected, and the server tells it. What does not apply is None.
+    """
+
+    status: ConditionalWriteStatus
+    last_event_number: int | None = None
+    position: Position | None = None
+    actual_version: int | None = None
 
 
 class ReadEventResult(IntEnum):

@@ -275,6 +275,7 @@ class Operations(Blocking[_Operations]):
     publish_event = blocking(_Operations.publish_event)
     publish = blocking(_Operations.publish)
     publisher = making(_Operations.publisher, Publisher)
+    publish_conditional = blocking(_Operations.publish_conditional)
     transaction = making(_Operations.transaction, Transaction)
     get_event = blocking(_Operations.get_event)
     get = blocking(_Operations.get)

@@ -9,8 +9,10 @@ import pytest
 from client.pages import all_page, events_of, stream_page
 from client.peer import Request, reply_to
 
-from fastpump import NewEvent, StreamMetadata
+from fastpump import Filter, NewEvent, StreamMetadata
 from fastpump._acting import Operations
+
+FILTER = Filter.stream_prefix("s")
 
 Call = Callable[[Operations], Awaitable[Any]]
 
@@ -41,9 +43,11 @@ CALLS: dict[str, Call] = {
     "ping": lambda client: client.ping(),
     "publish_event": lambda client: client.publish_event("s", "t"),
     "publish": lambda client: client.publish("s", [NewEvent("t")]),
+    "publish_conditional": lambda client: client.publish_conditional("s", [NewEvent("t")], -1),
     "get_event": lambda client: client.get_event("s", 0),
     "get": lambda client: client.get("s"),
     "get_all": lambda client: client.get_all(),
+    "get_all_filtered": lambda client: client.get_all(filter=FILTER),
     "iter": lambda client: first(client.iter("s")),
     "iter_slices": lambda client: first(client.iter_slices("s")),
     "iter_all": lambda client: first(client.iter_all()),
@@ -51,6 +55,7 @@ CALLS: dict[str, Call] = {
     "subscribe_to": lambda client: subscribed(client.subscribe_to("s")),
     "subscribe_to_from": lambda client: first_of_subscription(client.subscribe_to("s", 0)),
     "subscribe_to_all": lambda client: subscribed(client.subscribe_to_all()),
+    "subscribe_to_all_filtered": lambda client: subscribed(client.subscribe_to_all(filter=FILTER)),
     "delete_stream": lambda client: client.delete_stream("s"),
     "get_stream_metadata": lambda client: client.get_stream_metadata("s"),
     "set_stream_metadata": lambda client: client.set_stream_metadata("s", StreamMetadata()),
@@ -75,6 +80,7 @@ def answer(request: Request) -> bytes | None:
 
 FIELDS: dict[str, dict[str, Any]] = {
     "SubscribeToStream": {"last_commit_position": 7},
+    "FilteredSubscribeToStream": {"last_commit_position": 7},
     "TransactionStart": {"transaction_id": 7},
     "TransactionWrite": {"transaction_id": 7},
     "TransactionCommit": {"transaction_id": 7},
