@@ -5,7 +5,7 @@ General layout, from the socket to the disk:
     app, cluster
               one node, or several on one database: `run`, `run_cluster`
     _node     the sockets of a node; `_tls`, `faults`
-    http      gossip and the like, by `_http_routes` and `_gossip`
+    http      gossip, users, groups: by `_http_routes` and what it names
     _engine   what the nodes of a cluster share: everything below
     session   one connection; `_heartbeat`
     _writes, _transactions
@@ -16,10 +16,11 @@ General layout, from the socket to the disk:
     groups    persistent subscriptions
     _event_reads, _stream_reads, _all_reads, _filtered_reads
               the requests that don't, by those of `_visibility`, `_links` and `_filters`
-    _access, _metadata
-              what events say about who may do what and what is visible
+    _access, _metadata, _users
+              what events say about who may do what and what is visible, and who there is
+              (`_accounts`, `_user_streams`; `_user_changes`)
     store     the log and its indexes in SQLite (`_database`, `_idindex`, `_nameindex`,
-              `_streams`, `_transaction_table`)
+              `_membership`, `_streams`, `_transaction_table`)
     _messages, _records, _ids
               bytes: requests and replies, stored events, the table of event ids
 """

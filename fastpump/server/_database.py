@@ -4,9 +4,10 @@
     streams  the number of every stream name
     runs     where a stream's events lie: triples (number, position, count) of 64-bit integers
     ids      runs of the event id index, `slot` = run * 256 + blob (see `_ids.pyx`)
-    filters  the Bloom filters of these
-    name_filters
-             those of the names in `streams`
+    id_filters, id_blocks
+             which ids these may have (see `_membership.py`)
+    name_filters, name_blocks
+             the same of the names in `streams`
     state    how much of the log the other tables cover
     transactions, transaction_writes
              explicit transactions and what they will write (see `_transaction_table.py`)
@@ -46,8 +47,10 @@ TABLES = {
     "streams",
     "runs",
     "ids",
-    "filters",
+    "id_filters",
+    "id_blocks",
     "name_filters",
+    "name_blocks",
     "transactions",
     "transaction_writes",
     "state",
@@ -61,8 +64,10 @@ CREATE TABLE runs (
     PRIMARY KEY (stream, number)
 ) WITHOUT ROWID;
 CREATE TABLE ids (slot INTEGER PRIMARY KEY, entries BLOB NOT NULL);
-CREATE TABLE filters (partition INTEGER PRIMARY KEY, bits BLOB NOT NULL);
-CREATE TABLE name_filters (partition INTEGER PRIMARY KEY, bits BLOB NOT NULL);
+CREATE TABLE id_filters (filter INTEGER PRIMARY KEY, bits BLOB NOT NULL);
+CREATE TABLE id_blocks (place INTEGER PRIMARY KEY, bits BLOB NOT NULL);
+CREATE TABLE name_filters (filter INTEGER PRIMARY KEY, bits BLOB NOT NULL);
+CREATE TABLE name_blocks (place INTEGER PRIMARY KEY, bits BLOB NOT NULL);
 CREATE TABLE transactions (
     id INTEGER PRIMARY KEY, stream TEXT NOT NULL, expected INTEGER NOT NULL,
     closed INTEGER NOT NULL, first INTEGER, events INTEGER NOT NULL
@@ -120,6 +125,17 @@ class Database:
     @property
     def in_memory(self) -> bool:
         return self.path is None
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[None]:
+        """One transaction for all that is read meanwhile: each look of its own would lock the file,
+        which takes longer than the look. Nothing may be written.
+        """
+        self.reader.execute("BEGIN")
+        try:
+            yield
+        finally:
+            self.reader.execute("COMMIT")
 
 
 @contextlib.contextmanager

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fastpump.server._access import Access
+from fastpump.server._accounts import first_accounts
 from fastpump.server._asking import Sources
-from fastpump.server._bootstrap import write_first_events
 from fastpump.server._metadata import MetadataReader
 from fastpump.server._subscriptions import Subscriptions
-from fastpump.server._users import DEFAULT_ACCOUNTS, Users
+from fastpump.server._user_changes import UserChange
+from fastpump.server._user_streams import UserStreams, write_account
 from fastpump.server._writer import Group, Writer
 from fastpump.server.groups.service import Groups
 from fastpump.server.session import Services
@@ -17,10 +18,14 @@ from fastpump.server.store import Store
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Callable
     from pathlib import Path
 
+    from fastpump.server._accounts import Account
     from fastpump.server._gate import Check
     from fastpump.server._streams import Stream
+    from fastpump.server._user_changes import Outcome
+    from fastpump.server._users import Users
     from fastpump.server._writer import Operation
     from fastpump.server.session import Limits, Sessions
     from fastpump.server.store import Segment
@@ -73,7 +78,17 @@ class Engine:
 
     def close(self) -> None:
         """Close the database, after `drain`."""
+        self.users.read_from(None)
         self.store.close()
+
+    def change_user(
+        self,
+        login: str,
+        decide: Callable[[Account | None], Account | Outcome | None],
+        done: Callable[[Outcome], None],
+    ) -> None:
+        """See `UserChange`."""
+        self._submit(UserChange(self.users, login, decide, done))
 
     def _start(self, loop: asyncio.AbstractEventLoop) -> None:
         store = self.store
@@ -81,6 +96,7 @@ class Engine:
         self.access = access = Access(store, metadata)
         if store.end == 0:
             self._fill_new_database(metadata, access)
+        self.users.read_from(UserStreams(store, metadata))
         self._sources = Sources(store, metadata, access)
         self._subscriptions = Subscriptions(self._sources)
         self.groups = Groups(self._sources, self._submit, loop)
@@ -96,7 +112,8 @@ class Engine:
 
     def _fill_new_database(self, metadata: MetadataReader, access: Access) -> None:
         group = Group(self.store, metadata, access)
-        write_first_events(group, {login: self.users.account(login) for login in DEFAULT_ACCOUNTS})
+        for account in first_accounts():
+            write_account(group, self.users.find(account.login) or account)
         segments = group.log.take_segments()
         self.store.write(segments)
         self.store.commit()

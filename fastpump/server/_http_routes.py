@@ -1,29 +1,26 @@
-"""What the node answers over HTTP (protocol document, sections 9.8 and 11.3)."""
+"""What the node answers over HTTP, and who does (protocol document, sections 9.8, 11.3 and 13)."""
 
 from __future__ import annotations
 
 import os
-import re
 import threading
 import time
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from fastpump.server._access import WRITE
 from fastpump.server._gossip import ORIGINAL_VERSION, gossip
-from fastpump.server._metadata import SETTINGS_STREAM
+from fastpump.server._http_asking import require_method
+from fastpump.server._http_groups import GroupPages
+from fastpump.server._http_users import UserPages
 from fastpump.server.http import HttpError, json_response
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fastpump.server._access import User
     from fastpump.server._engine import Engine
     from fastpump.server._gossip import GossipShape
     from fastpump.server._node import BaseNode
-    from fastpump.server.http import Request, Response
-
-_NUMBER = re.compile("[0-9]{1,19}")
+    from fastpump.server.http import Handler, Request, Response
 
 
 class Routes:
@@ -45,18 +42,22 @@ class Routes:
             ("info",): self._info,
             ("stats",): self._stats,
         }
+        self._sections: dict[str, Handler] = {
+            "users": UserPages(node, engine),
+            "subscriptions": GroupPages(node, engine),
+        }
 
-    def __call__(self, request: Request) -> Response:
+    def __call__(self, request: Request, answer: Callable[[Response], None]) -> None:
+        """Answer a request. Raises HttpError."""
         page = self._pages.get(request.path)
         if page is not None:
-            _require_method("GET", request)
-            return json_response(page())
-        if len(request.path) == 4:
-            first, stream, group, last = request.path
-            if (first, last) == ("subscriptions", "replayParked"):
-                _require_method("POST", request)
-                return self._replay_parked(request, stream, group)
-        raise HttpError(HTTPStatus.NOT_FOUND)
+            require_method(request, "GET")
+            answer(json_response(page()))
+            return
+        section = self._sections.get(request.path[0]) if request.path else None
+        if section is None:
+            raise HttpError(HTTPStatus.NOT_FOUND)
+        section(request, answer)
 
     def _gossip(self) -> dict[str, Any]:
         return gossip(self._node, self._node.members(), self._engine, self._shape)
@@ -67,27 +68,6 @@ class Routes:
             "state": self._node.state.lower(),
             "projectionsMode": "None",
         }
-
-    def _replay_parked(self, request: Request, stream: str, group: str) -> Response:
-        """Deliver parked events again, for whoever may write to `$settings`, as in the original."""
-        stop_at = request.query.get("stopAt")
-        if stop_at is not None and not _NUMBER.fullmatch(stop_at):
-            raise HttpError(HTTPStatus.BAD_REQUEST)
-        if not self._engine.access.allows(self._user(request), SETTINGS_STREAM, WRITE):
-            raise _unauthorized()
-        number = None if stop_at is None else int(stop_at)
-        if not self._engine.groups.replay_parked(stream, group, number):
-            raise HttpError(HTTPStatus.NOT_FOUND)
-        return json_response({"result": "Success", "reason": ""})
-
-    def _user(self, request: Request) -> User | None:
-        """Who asks; None is anonymous."""
-        if request.credentials is None:
-            return None
-        user = self._engine.users.authenticate(*request.credentials)
-        if user is None:
-            raise _unauthorized()
-        return user
 
     def _stats(self) -> dict[str, Any]:
         """The part of the original's numbers that exist here, by their names."""
@@ -102,12 +82,3 @@ class Routes:
             },
             "es": {"checksum": end, "checksumNonFlushed": end},
         }
-
-
-def _require_method(method: str, request: Request) -> None:
-    if request.method != method:
-        raise HttpError(HTTPStatus.METHOD_NOT_ALLOWED, ("Allow", method))
-
-
-def _unauthorized() -> HttpError:
-    return HttpError(HTTPStatus.UNAUTHORIZED, ("WWW-Authenticate", 'Basic realm="node"'))

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fastpump.server._ids import CHUNKS, BloomFilter, IdTable, chunk_of, find_in_chunk
+from fastpump.server._ids import CHUNKS, IdTable, chunk_of, find_in_chunk
+from fastpump.server._membership import Membership
 
 if TYPE_CHECKING:
     from fastpump.server._database import Database
 
 RUNS_PER_FILTER = 16
-FILTER_BITS = 1 << 24
-"""2 MiB for a million ids (RUNS_PER_FILTER runs of `store.INDEX_EVERY`): 16 bits per id."""
+"""A million ids: a run has `store.INDEX_EVERY`."""
 
 
 class IdIndex:
     """Event id -> (stream number, event number) of the first event that had it.
 
-    `recent` is filled by whoever encodes events; `run_rows` and `forget_recent` move it to the
+    `recent` is filled by whoever encodes events; `write_run` and `forget_recent` move it to the
     database.
     """
 
@@ -25,8 +25,7 @@ class IdIndex:
         self._database = database
         self._runs = runs
         self.recent = IdTable()
-        stored = database.reader.execute("SELECT bits FROM filters ORDER BY partition")
-        self._filters = [BloomFilter(FILTER_BITS, bits) for (bits,) in stored]
+        self._known = Membership(database, "id", RUNS_PER_FILTER, runs)
 
     @property
     def runs(self) -> int:
@@ -35,15 +34,14 @@ class IdIndex:
 
     def find(self, event_id: bytes) -> tuple[int, int] | None:
         """(stream number, event number) of the first event with this id, or None."""
-        for partition, known in enumerate(self._filters):
-            if event_id in known:
-                found = self._find_stored(partition, event_id)
-                if found is not None:
-                    return found
+        for number in self._known.filters_with(event_id):
+            found = self._find_stored(number * RUNS_PER_FILTER, event_id)
+            if found is not None:
+                return found
         return self.recent.find(event_id)
 
-    def _find_stored(self, partition: int, event_id: bytes) -> tuple[int, int] | None:
-        first = partition * RUNS_PER_FILTER
+    def _find_stored(self, first: int, event_id: bytes) -> tuple[int, int] | None:
+        """Search the runs of one filter, `first` and those after it."""
         for run in range(first, min(first + RUNS_PER_FILTER, self._runs)):
             slot = run * CHUNKS + chunk_of(event_id)
             row = self._database.reader.execute("SELECT entries FROM ids WHERE slot = ?", (slot,))
@@ -54,18 +52,13 @@ class IdIndex:
 
     def write_run(self) -> None:
         """Write `recent` as the next run, inside the writer's open transaction."""
-        partition = self._runs // RUNS_PER_FILTER
-        if partition == len(self._filters):
-            self._filters.append(BloomFilter(FILTER_BITS))
-        known = self._filters[partition]
-        known.add_table(self.recent)
-        first = self._runs * CHUNKS
-        writer = self._database.writer
-        rows = enumerate(self.recent.to_run(), first)
-        writer.executemany("INSERT INTO ids VALUES (?, ?)", rows)
-        writer.execute("REPLACE INTO filters VALUES (?, ?)", (partition, known.to_bytes()))
+        rows = enumerate(self.recent.to_run(), self._runs * CHUNKS)
+        self._database.writer.executemany("INSERT INTO ids VALUES (?, ?)", rows)
+        self._known.filter_at(self._runs).add_table(self.recent)
+        self._known.write(self._runs + 1)
 
     def forget_recent(self) -> None:
         """The run is durable: `recent` starts anew."""
         self._runs += 1
+        self._known.written(self._runs)
         self.recent.clear()

@@ -7,7 +7,8 @@ Unlike it, nothing is forgotten. Three parts make that cheap:
   encoded.
 * A full table is written out as a *run*: CHUNKS blobs of 32-byte entries, chosen by the id's hash,
   so that a search reads one small blob. A run never changes.
-* A `BloomFilter` per few runs says "certainly not in there" for nearly every new id.
+* A `BloomFilter` per few runs says "certainly not in there" for nearly every new id; the older
+  filters are in the database too, in blocks of which one tells.
 
 An entry is the slot as it is in memory: two words of the id, stream and number, native byte order.
 """
@@ -22,10 +23,15 @@ from cpython.unicode cimport PyUnicode_AsUTF8AndSize
 CHUNKS = 256
 """Blobs a run consists of."""
 
+BLOCK_BYTES = 256
+"""Size of what a Bloom filter keeps of one id: where all its bits are."""
+
 cdef enum:
     N_CHUNKS = 256
     SMALLEST_TABLE = 1024
     PROBES = 8
+    N_BLOCK_BYTES = 256
+    BLOCK_MASK = 8 * N_BLOCK_BYTES - 1
 
 
 cdef inline uint64_t mix(uint64_t value) noexcept nogil:
@@ -185,42 +191,73 @@ def name_key(str name not None):
     return PyBytes_FromStringAndSize(<char*>words, sizeof(words))
 
 
+cdef inline bint has_bits(const unsigned char* block, uint64_t low, uint64_t high) noexcept:
+    cdef uint64_t position = hash_of(low, high) >> 32
+    cdef uint64_t step = mix(high + low) | 1
+    for _ in range(PROBES):
+        if not block[(position & BLOCK_MASK) >> 3] >> (position & 7) & 1:
+            return False
+        position += step
+    return True
+
+
+def block_of(bytes event_id not None, uint64_t blocks):
+    """Which block of a filter of so many (a power of two) has the bits of this id."""
+    cdef uint64_t low, high
+    read_id(event_id, &low, &high)
+    return hash_of(low, high) & (blocks - 1)
+
+
+def blocks_with(bytes blocks not None, bytes event_id not None):
+    """Indexes of those of these blocks, one after the other, to which this id may have been added.
+
+    They must be the id's own blocks of several filters.
+    """
+    cdef uint64_t low, high
+    cdef Py_ssize_t index
+    cdef list found = []
+    cdef const unsigned char* bits = <const unsigned char*>PyBytes_AS_STRING(blocks)
+    read_id(event_id, &low, &high)
+    for index in range(PyBytes_GET_SIZE(blocks) // N_BLOCK_BYTES):
+        if has_bits(bits + index * N_BLOCK_BYTES, low, high):
+            found.append(index)
+    return found
+
+
 cdef class BloomFilter:
     """A set of ids that answers "maybe" or "certainly not".
 
+    All bits of an id are in one block of BLOCK_BYTES.
+
     Args:
-        bits: its size, a power of two; 16 bits per id give one false "maybe" in some 1,700.
+        size: its bytes, BLOCK_BYTES times a power of two; 16 bits per id give one false "maybe" in
+            some 1,400.
         content: the bytes of an earlier filter of that size, from `to_bytes()`.
     """
 
     cdef unsigned char* memory
-    cdef uint64_t mask                     # number of bits - 1
+    cdef uint64_t mask                     # number of blocks - 1
 
-    def __cinit__(self, uint64_t bits, bytes content=None):
-        if bits < 8 or bits & (bits - 1):
-            raise ValueError(f"bits: {bits} is not a power of two from 8 on")
-        if content is not None and <uint64_t>len(content) != bits // 8:
-            raise ValueError(f"content: {len(content)} bytes do not hold {bits} bits")
-        self.mask = bits - 1
-        self.memory = <unsigned char*>calloc(bits // 8, 1)
+    def __cinit__(self, uint64_t size, bytes content=None):
+        cdef uint64_t blocks = size // N_BLOCK_BYTES
+        if size == 0 or size % N_BLOCK_BYTES or blocks & (blocks - 1):
+            raise ValueError(f"size: {size} is not {N_BLOCK_BYTES} times a power of two")
+        if content is not None and <uint64_t>len(content) != size:
+            raise ValueError(f"content: {len(content)} bytes instead of {size}")
+        self.mask = blocks - 1
+        self.memory = <unsigned char*>calloc(size, 1)
         if self.memory == NULL:
             raise MemoryError
         if content is not None:
-            memcpy(self.memory, PyBytes_AS_STRING(content), bits // 8)
+            memcpy(self.memory, PyBytes_AS_STRING(content), size)
 
     def __dealloc__(self):
         free(self.memory)
 
     def __contains__(self, bytes event_id not None):
-        cdef uint64_t low, high, step, position
+        cdef uint64_t low, high
         read_id(event_id, &low, &high)
-        position = hash_of(low, high)
-        step = mix(high + low) | 1
-        for _ in range(PROBES):
-            if not self.memory[(position & self.mask) >> 3] >> (position & 7) & 1:
-                return False
-            position += step
-        return True
+        return has_bits(self.block_for(low, high), low, high)
 
     def add(self, bytes event_id not None):
         """Add one id."""
@@ -235,13 +272,23 @@ cdef class BloomFilter:
             if table.slots[index].stream >= 0:
                 self.add_words(table.slots[index].low, table.slots[index].high)
 
+    def block(self, uint64_t index):
+        """The bytes of one block, for `blocks_with`."""
+        if index > self.mask:
+            raise ValueError(f"index: {index} is not among {self.mask + 1} blocks")
+        return PyBytes_FromStringAndSize(<char*>self.memory + index * N_BLOCK_BYTES, N_BLOCK_BYTES)
+
     def to_bytes(self):
         """The filter's bits, for `content`."""
-        return PyBytes_FromStringAndSize(<char*>self.memory, (self.mask + 1) // 8)
+        return PyBytes_FromStringAndSize(<char*>self.memory, (self.mask + 1) * N_BLOCK_BYTES)
+
+    cdef unsigned char* block_for(self, uint64_t low, uint64_t high) noexcept:
+        return self.memory + (hash_of(low, high) & self.mask) * N_BLOCK_BYTES
 
     cdef void add_words(self, uint64_t low, uint64_t high) noexcept:
-        cdef uint64_t position = hash_of(low, high)
+        cdef unsigned char* block = self.block_for(low, high)
+        cdef uint64_t position = hash_of(low, high) >> 32
         cdef uint64_t step = mix(high + low) | 1
         for _ in range(PROBES):
-            self.memory[(position & self.mask) >> 3] |= <unsigned char>(1 << (position & 7))
+            block[(position & BLOCK_MASK) >> 3] |= <unsigned char>(1 << (position & 7))
             position += step

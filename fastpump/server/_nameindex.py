@@ -8,49 +8,41 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fastpump.server._ids import BloomFilter, name_key
+from fastpump.server._ids import name_key
+from fastpump.server._membership import Membership
 
 if TYPE_CHECKING:
     from fastpump.server._database import Database
 
 NAMES_PER_FILTER = 1 << 20
-FILTER_BITS = 1 << 24
-"""2 MiB for a million names: 16 bits per name."""
 
 
 class NameIndex:
-    """The table `streams`, and Bloom filters of the names in it."""
+    """The table `streams`, and which names are in it.
 
-    def __init__(self, database: Database) -> None:
+    Args:
+        count: how many names the database has. Their numbers are 1 … count.
+    """
+
+    def __init__(self, database: Database, count: int) -> None:
         self._database = database
-        stored = database.reader.execute("SELECT bits FROM name_filters ORDER BY partition")
-        self._filters = [BloomFilter(FILTER_BITS, bits) for (bits,) in stored]
+        self._count = count
+        self._known = Membership(database, "name", NAMES_PER_FILTER, count)
 
     def may_have(self, name: str) -> bool:
         """Whether the database may have this name; False is certain."""
-        if not self._filters:
-            return False
-        key = name_key(name)
-        for known in self._filters:  # noqa: SIM110 - a generator would take as long as the search
-            if key in known:
-                return True
-        return False
+        return self._count > 0 and bool(self._known.filters_with(name_key(name)))
 
     def write(self, streams: list[tuple[int, str]]) -> None:
-        """Store numbers and names of new streams, inside the writer's open transaction.
+        """Store numbers and names of new streams, inside the writer's open transaction."""
+        if not streams:
+            return
+        self._database.writer.executemany("INSERT INTO streams VALUES (?, ?)", streams)
+        for count, (_, name) in enumerate(streams, self._count):
+            self._known.filter_at(count).add(name_key(name))
+        self._known.write(self._count + len(streams))
 
-        Should that be rolled back, the filters know too many names, which does no harm.
-        """
-        writer = self._database.writer
-        writer.executemany("INSERT INTO streams VALUES (?, ?)", streams)
-        changed = set()
-        for stream_id, name in streams:
-            partition = stream_id // NAMES_PER_FILTER
-            while partition >= len(self._filters):
-                self._filters.append(BloomFilter(FILTER_BITS))
-            self._filters[partition].add(name_key(name))
-            changed.add(partition)
-        writer.executemany(
-            "REPLACE INTO name_filters VALUES (?, ?)",
-            ((partition, self._filters[partition].to_bytes()) for partition in changed),
-        )
+    def written(self, streams: list[tuple[int, str]]) -> None:
+        """These names are durable."""
+        self._count += len(streams)
+        self._known.written(self._count)

@@ -1,42 +1,28 @@
-"""The users of a node and their passwords (protocol document, section 13)."""
+"""The users of a node (protocol document, section 13): those in the database, and its own."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from fastpump.exceptions import UsageError
-from fastpump.server._access import ADMINS, OPS, User
+from fastpump.server._access import User
+from fastpump.server._accounts import first_accounts, new_account
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from fastpump.server._accounts import Account
+    from fastpump.server._user_streams import UserStreams
+
     Configured = str | tuple[str, Iterable[str]]
-
-MAX_BYTES = 255
-"""Of a login and of a password in UTF-8: their length is one byte on the wire (section 1.2)."""
-
-
-@dataclass(frozen=True)
-class Account:
-    """A login's password and groups. The password stays out of the repr."""
-
-    password: str = field(repr=False)
-    groups: tuple[str, ...] = ()
-    is_enabled: bool = True
-
-
-DEFAULT_ACCOUNTS = {
-    "admin": Account("changeit", (ADMINS,)),
-    "ops": Account("changeit", (OPS,)),
-}
 
 
 class Users:
     """Who may log in. Changes hold from the next request on, on open connections too.
 
-    They live in memory: the database keeps nothing of them but what a new one tells of `admin` and
-    `ops` in `$users`.
+    What is configured or set by the methods here lives in memory and goes before what the database
+    tells of the same login, until that is changed over HTTP.
 
     Args:
         configured: login -> password, or (password, groups); in addition to `admin` and `ops`,
@@ -47,23 +33,33 @@ class Users:
     """
 
     def __init__(self, configured: Mapping[str, Configured] | None = None) -> None:
-        self._accounts: dict[str, Account] = {}
-        self._known: dict[str, tuple[str, User]] = {}
-        for login, account in DEFAULT_ACCOUNTS.items():
-            self._put(login, account)
+        self._streams: UserStreams | None = None
+        self._own: dict[str, Account | None] = {}
+        self._accepted: dict[str, tuple[Account, str, User]] = {}
+        first = {account.login: account for account in first_accounts()} if configured else {}
         for login, given in (configured or {}).items():
             password, groups = _as_pair(login, given)
-            if groups is None and login in DEFAULT_ACCOUNTS:
-                groups = DEFAULT_ACCOUNTS[login].groups
-            self.set(login, password, groups or ())
+            account = new_account(login, password, groups or ())
+            if login in first:
+                groups = first[login].groups if groups is None else groups
+                account = replace(account, full_name=first[login].full_name, groups=groups)
+            self._own[login] = account
 
     def __repr__(self) -> str:
-        return f"<Users {', '.join(self._accounts)}>"
+        return f"<Users {', '.join(self.logins())}>"
 
     def authenticate(self, login: str, password: str) -> User | None:
         """The user, or None if there is none, it is disabled, or the password is wrong."""
-        known = self._known.get(login)
-        return known[1] if known is not None and known[0] == password else None
+        account = self.find(login)
+        if account is None or not account.is_enabled:
+            return None
+        accepted = self._accepted.get(login)
+        if accepted is None or accepted[0] is not account or accepted[1] != password:
+            if not account.accepts(password):
+                return None
+            accepted = account, password, User(login, frozenset(account.groups))
+            self._accepted[login] = accepted
+        return accepted[2]
 
     def account(self, login: str) -> Account:
         """What is known of a login.
@@ -71,7 +67,7 @@ class Users:
         Raises:
             UsageError: there is no such login.
         """
-        account = self._accounts.get(login)
+        account = self.find(login)
         if account is None:
             raise UsageError("login", f"there is no user {login!r}")
         return account
@@ -82,30 +78,42 @@ class Users:
         Raises:
             UsageError: a login or a password that cannot be sent.
         """
-        _check("login", login, least=1)
-        _check("password", password, least=0)
-        self._put(login, Account(password, tuple(groups)))
+        self._own[login] = new_account(login, password, groups)
 
     def disable(self, login: str) -> None:
         """Refuse this login until `enable`. Raises UsageError if there is none."""
-        self._put(login, replace(self.account(login), is_enabled=False))
+        self._own[login] = replace(self.account(login), is_enabled=False)
 
     def enable(self, login: str) -> None:
         """Accept this login again. Raises UsageError if there is none."""
-        self._put(login, replace(self.account(login), is_enabled=True))
+        self._own[login] = replace(self.account(login), is_enabled=True)
 
     def remove(self, login: str) -> None:
         """Forget this login. Raises UsageError if there is none."""
         self.account(login)
-        del self._accounts[login]
-        self._known.pop(login, None)
+        self._own[login] = None
 
-    def _put(self, login: str, account: Account) -> None:
-        self._accounts[login] = account
-        if account.is_enabled:
-            self._known[login] = account.password, User(login, frozenset(account.groups))
-        else:
-            self._known.pop(login, None)
+    # --- for the node ---
+
+    def find(self, login: str) -> Account | None:
+        """What is known of a login, or None."""
+        if login in self._own:
+            return self._own[login]
+        return None if self._streams is None else self._streams.find(login)
+
+    def logins(self) -> list[str]:
+        """Those of all users."""
+        stored = [] if self._streams is None else self._streams.logins()
+        known = dict.fromkeys((*stored, *self._own))
+        return [login for login in known if self.find(login) is not None]
+
+    def read_from(self, streams: UserStreams | None) -> None:
+        """Where those in the database are found from now on; None: it is closed."""
+        self._streams = streams
+
+    def trust_database(self, login: str) -> None:
+        """What the database tells of this login counts from now on."""
+        self._own.pop(login, None)
 
 
 def _as_pair(login: str, given: Configured) -> tuple[str, tuple[str, ...] | None]:
@@ -116,10 +124,3 @@ def _as_pair(login: str, given: Configured) -> tuple[str, tuple[str, ...] | None
     if isinstance(groups, str):
         raise UsageError("users", f"the groups of {login!r} are a text, not a list of texts")
     return password, tuple(groups)
-
-
-def _check(what: str, text: str, *, least: int) -> None:
-    if not isinstance(text, str):
-        raise UsageError(what, f"not a text but {type(text).__name__}")
-    if not least <= len(text.encode()) <= MAX_BYTES:
-        raise UsageError(what, f"not between {least} and {MAX_BYTES} bytes long")

@@ -12,6 +12,7 @@ that rules about the past never meet uncommitted events (except the last number 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import deque
 from collections.abc import Callable
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from fastpump.server._streams import Stream
     from fastpump.server._transaction_table import Statement
     from fastpump.server.store import Segment, Store
+
+log = logging.getLogger("fastpump.server")
 
 GROUP_BYTES = 4 * 1024 * 1024
 """Size of the requests after which a group takes no more."""
@@ -50,6 +53,19 @@ class Client(Protocol):
 
     def flush(self) -> None:
         """Send what was queued."""
+
+
+class _Nobody:
+    """Who gets the replies to the node's own operations."""
+
+    def deliver(self, reply: bytes) -> None: ...
+
+    def operation_done(self, size: int) -> None: ...
+
+    def flush(self) -> None: ...
+
+
+NOBODY: Client = _Nobody()
 
 
 class Operation(Protocol):
@@ -206,9 +222,9 @@ class Writer:
 
     def _start_group(self) -> None:
         group = Group(self._store, self._metadata, self._access)
-        self._fill(group)
-        segments = group.log.take_segments()
         try:
+            self._fill(group)
+            segments = group.log.take_segments()
             if self._broken is not None:
                 raise StoreError(self._broken)
             if segments or group.rows:
@@ -219,18 +235,23 @@ class Writer:
                 self._store.commit()
         except StoreError as error:
             self._give_up(group, error)
+        except Exception as error:
+            # What it rests on cannot be read: a damaged file, or a fault of the node.
+            log.exception("A group of writes failed")
+            self._give_up(group, error)
         else:
             self._finish(group, segments)
 
     def _fill(self, group: Group) -> None:
         queue = self._queue
-        while queue and not group.is_full and group.size < GROUP_BYTES:
-            operation = queue.popleft()
-            if not operation.execute(group):
-                queue.appendleft(operation)
-                return
-            group.operations.append(operation)
-            group.size += operation.size
+        with self._store.reading():
+            while queue and not group.is_full and group.size < GROUP_BYTES:
+                operation = queue.popleft()
+                group.operations.append(operation)
+                if not operation.execute(group):
+                    queue.appendleft(group.operations.pop())
+                    return
+                group.size += operation.size
 
     def _commit_in_thread(self, group: Group, segments: list[Segment]) -> None:
         self._is_committing = True
@@ -267,7 +288,10 @@ class Writer:
         except Exception as problem:
             self._broken = f"the database failed and cannot be read again: {problem}"
         for operation in group.operations:
-            operation.client.deliver(operation.fail(str(error)))
+            try:
+                operation.client.deliver(operation.fail(str(error)))
+            except Exception:
+                log.exception("A refusal failed")
         self._answered(group)
 
     def _answered(self, group: Group) -> None:

@@ -19,7 +19,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 import orjson
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 log = logging.getLogger("fastpump.server")
 
@@ -42,12 +42,14 @@ class Request(NamedTuple):
         path: the segments of the path, decoded: ("subscriptions", "a/b").
         query: the last value of each parameter.
         credentials: login and password of Basic authentication, if there are any.
+        body: what came with it, which may hold a password.
     """
 
     method: str
     path: tuple[str, ...]
     query: Mapping[str, str]
     credentials: tuple[str, str] | None
+    body: bytes = b""
 
     def __repr__(self) -> str:
         return f"<Request {self.method} /{'/'.join(self.path)}>"
@@ -76,8 +78,8 @@ class HttpError(Exception):
 
 
 class Handler(Protocol):
-    def __call__(self, request: Request) -> Response:
-        """Answer a request. Raises HttpError."""
+    def __call__(self, request: Request, answer: Callable[[Response], None]) -> None:
+        """Give `answer` a response, now or later, once. Raises HttpError instead."""
 
 
 class Interference(Protocol):
@@ -87,8 +89,8 @@ class Interference(Protocol):
         """The answer to send, and the seconds to wait before."""
 
 
-def json_response(content: object) -> Response:
-    return Response(body=orjson.dumps(content))
+def json_response(content: object, status: int = HTTPStatus.OK) -> Response:
+    return Response(status, orjson.dumps(content))
 
 
 class HttpConnections:
@@ -115,7 +117,7 @@ class HttpConnection(asyncio.Protocol):
     def __init__(self, connections: HttpConnections) -> None:
         self._connections = connections
         self._received = bytearray()
-        self._is_answered = False
+        self._is_complete = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
@@ -125,18 +127,19 @@ class HttpConnection(asyncio.Protocol):
             self.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._is_answered = True
+        self._is_complete = True
         self._timer.cancel()
         self._connections.open.discard(self)
 
     def data_received(self, data: bytes) -> None:
-        if self._is_answered:
+        if self._is_complete:
             return
         self._received += data
         try:
             request = read_request(self._received)
             if request is not None:
-                self._answer(self._connections.handler(request))
+                self._is_complete = True
+                self._connections.handler(request, self._answer)
         except HttpError as error:
             self._answer(error.response)
         except Exception:
@@ -147,7 +150,9 @@ class HttpConnection(asyncio.Protocol):
         self._transport.abort()
 
     def _answer(self, response: Response) -> None:
-        self._is_answered = True
+        if self._transport.is_closing():
+            return
+        self._is_complete = True
         response, delay = self._connections.interference.disturb_http(response)
         if delay == 0:
             self._send(response)
@@ -177,7 +182,9 @@ def read_request(received: bytes | bytearray) -> Request | None:
     first, *rest = bytes(received[:end]).decode("latin-1").split("\r\n")
     method, target = _read_request_line(first)
     headers = _read_headers(rest)
-    if len(received) < end + len(_END_OF_HEAD) + _size_of_body(headers):
+    start = end + len(_END_OF_HEAD)
+    size = _size_of_body(headers)
+    if len(received) < start + size:
         return None
     try:
         parts = urlsplit(target)
@@ -185,7 +192,8 @@ def read_request(received: bytes | bytearray) -> Request | None:
         raise HttpError(HTTPStatus.BAD_REQUEST) from None
     path = tuple(unquote(segment) for segment in parts.path.split("/") if segment)
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
-    return Request(method, path, query, _read_credentials(headers.get("authorization")))
+    credentials = _read_credentials(headers.get("authorization"))
+    return Request(method, path, query, credentials, bytes(received[start : start + size]))
 
 
 def _read_request_line(line: str) -> tuple[str, str]:

@@ -305,6 +305,12 @@ class Session(asyncio.BufferedProtocol):
         return self._transport is not None
 
     @property
+    def peer(self) -> str:
+        """Address and port of the client."""
+        peer = None if self._transport is None else self._transport.get_extra_info("peername")
+        return "" if peer is None else f"{peer[0]}:{peer[1]}"
+
+    @property
     def _is_full(self) -> bool:
         return self._is_choked or self._pending_size > PENDING_BYTES
 

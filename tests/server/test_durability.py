@@ -19,9 +19,11 @@ from nodelib import Fields, NodeThread, RawClient, event, new_id, original
 import fastpump
 from fastpump import server
 from fastpump._commands import Command
+from fastpump.server import _idindex, _membership, _nameindex
 from fastpump.server import store as store_module
 from fastpump.server._database import TABLES
-from fastpump.server.errors import StoreFailed
+from fastpump.server._idindex import IdIndex
+from fastpump.server.errors import StoreDamaged, StoreFailed
 
 FILES = 10
 KILLS = 5
@@ -187,6 +189,26 @@ def test_a_commit_that_fails(path: Path, stream: str, monkeypatch: pytest.Monkey
         assert client.forward(stream).ids == [first[0]["event_id"], lost["event_id"]]
 
 
+def test_a_look_into_the_past_that_fails(
+    path: Path, stream: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a write is compared with cannot be read: it is refused, and the node goes on."""
+
+    def fail(self: IdIndex, event_id: bytes) -> None:
+        raise StoreDamaged("the index has a hole")
+
+    with NodeThread(path) as node, node.client() as client:
+        first = client.write_some(stream, 1)
+        with monkeypatch.context() as patched:
+            patched.setattr(IdIndex, "find", fail)
+            reply, fields = client.ask(
+                Command.WriteEvents, event_stream_id=stream, expected_version=-2, events=[event()]
+            )
+        assert (reply, "a hole" in fields["text"]) == (Command.BadRequest, True)
+        assert client.write(stream, [event()])["last_event_number"] == 1
+        assert client.forward(stream).ids[0] == first[0]["event_id"]
+
+
 # --- files that are not ours, and other ways not to start ---
 
 
@@ -287,6 +309,11 @@ def test_a_port_in_use(path: Path) -> None:
 def index_every(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """How often the index is saved: all the time, now and then, never."""
     monkeypatch.setattr(store_module, "INDEX_EVERY", request.param)
+    # Filters so small that most are in the database alone.
+    monkeypatch.setattr(_membership, "FILTER_BYTES", 1024)
+    monkeypatch.setattr(_membership, "FILTERS_IN_MEMORY", 1)
+    monkeypatch.setattr(_idindex, "RUNS_PER_FILTER", 2)
+    monkeypatch.setattr(_nameindex, "NAMES_PER_FILTER", 10)
 
 
 @pytest.mark.usefixtures("index_every")

@@ -780,3 +780,15 @@ def test_strategy_names() -> None:
     for nothing in ("", None):
         assert strategy_for(nothing, prefer_round_robin=True) == "RoundRobin"
         assert strategy_for(nothing, prefer_round_robin=False) == "DispatchToSingle"
+
+
+def test_one_event_that_nobody_answers_keeps_no_others() -> None:
+    progress = Progress(GroupSettings())
+    progress.begin(0)
+    for number in range(1, 20_000):
+        progress.begin(number)
+        progress.finish(number)
+        assert progress.done == -1
+    assert len(progress._heap) < 2_000
+    progress.finish(0)
+    assert progress.done == 19_999

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import http.client
-import json
 import os
 import socket
 import time
-from base64 import b64encode
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from grouplib import Group
 from nodelib import ADMIN, OPS, PATIENCE, WRONG, Auth, NodeThread
+from weblib import ask, http_address
 
 from fastpump.exceptions import UsageError
 from fastpump.server import PortInUse, run
@@ -27,26 +26,8 @@ def web() -> Iterator[NodeThread]:
         yield running
 
 
-def http_address(node: NodeThread) -> tuple[str, int]:
-    address: tuple[str, int] = node.run(lambda n: (n.host, n.http_port))
-    return address
-
-
 def get(node: NodeThread, target: str, method: str = "GET", auth: Auth = None) -> tuple[int, Any]:
-    connection = http.client.HTTPConnection(*http_address(node), timeout=PATIENCE)
-    headers = {} if auth is None else {"Authorization": basic(auth)}
-    try:
-        connection.request(method, target, headers=headers)
-        response = connection.getresponse()
-        body = response.read()
-        assert response.getheader("Connection") == "close"
-        return response.status, json.loads(body) if body else None
-    finally:
-        connection.close()
-
-
-def basic(auth: tuple[str, str]) -> str:
-    return "Basic " + b64encode(":".join(auth).encode()).decode()
+    return ask(node, method, target, auth)
 
 
 def exchange(node: NodeThread, *parts: bytes) -> bytes:
@@ -198,7 +179,7 @@ def test_credentials_are_read_and_stay_out_of_the_repr() -> None:
         b"POST /a%20b//c?x=1&y HTTP/1.0\r\nAuthorization: basic YWRtaW46czo6dA==\r\n\r\n"
     )
     assert request is not None
-    assert request == ("POST", ("a b", "c"), {"x": "1", "y": ""}, ("admin", "s::t"))
+    assert request == ("POST", ("a b", "c"), {"x": "1", "y": ""}, ("admin", "s::t"), b"")
     assert "s::t" not in repr(request)
     other = node_http.read_request(b"GET / HTTP/1.1\r\nAuthorization: Bearer abc\r\n\r\n")
     assert other is not None

@@ -35,6 +35,11 @@ class StreamBuffer:
         self.fresh: deque[Message] = deque()
         self.is_live = is_live
 
+    @property
+    def newest_count(self) -> int:
+        """How many new events are remembered."""
+        return len(self._newest)
+
     def accepts(self, count: int) -> bool:
         """Whether a page of so many events may be read."""
         return self._size - len(self.retries) - len(self.fresh) > count

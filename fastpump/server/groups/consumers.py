@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from fastpump.server.groups.messages import Message
@@ -15,6 +15,9 @@ class Receiver(Protocol):
 
     def drop(self) -> None:
         """Tell that the group lets go of this consumer."""
+
+    def describe(self) -> dict[str, Any]:
+        """What the group tells of it to who asks."""
 
 
 class Consumer:
@@ -37,6 +40,15 @@ class Consumer:
     @property
     def has_slot(self) -> bool:
         return self._free > 0
+
+    @property
+    def free_slots(self) -> int:
+        return self._free
+
+    @property
+    def in_flight(self) -> int:
+        """How many events it has not answered."""
+        return sum(self._taken.values())
 
     def push(self, message: Message) -> None:
         self._free -= 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from fastpump.server._asking import MAX_INT32
 from fastpump.server._streams import metastream_of
@@ -11,6 +11,7 @@ from fastpump.server.groups.machine import ConsumerGroup
 from fastpump.server.groups.reading import GroupReader
 from fastpump.server.groups.requests import appeared, confirmation
 from fastpump.server.groups.settings import MAX_BATCH, GroupSettings
+from fastpump.server.groups.statistics import Meter, config_of
 from fastpump.server.groups.storage import (
     GroupName,
     NewEvent,
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Sequence
 
-    from fastpump.server._asking import Sources
+    from fastpump.server._asking import Asker, Sources
     from fastpump.server._writer import Operation
     from fastpump.server.groups.messages import Message
 
@@ -38,6 +39,9 @@ class Connection(Protocol):
 
     @property
     def is_open(self) -> bool: ...
+
+    @property
+    def peer(self) -> str: ...
 
     def deliver(self, reply: bytes) -> None: ...
 
@@ -72,21 +76,25 @@ class Recipient:
     """A consumer's connection, as its group sees it.
 
     Args:
-        is_narrow: it speaks protocol version 0.
+        asker: who is at its other end.
     """
 
     def __init__(
-        self, host: Host, connection: Connection, correlation_id: bytes, *, is_narrow: bool
+        self, host: Host, connection: Connection, correlation_id: bytes, asker: Asker
     ) -> None:
         self.connection = connection
         self.correlation_id = correlation_id
+        self.user = asker.user
+        self._is_narrow = asker.is_narrow
         self._touched = host.touched
-        self._is_narrow = is_narrow
+        self._meters: tuple[Meter, ...] = ()
+        self._own_meter = Meter(host.loop.time)
 
-    def confirm(self, name: GroupName, last_position: int, last_number: int) -> None:
+    def confirm(self, hosted: HostedGroup, last_position: int, last_number: int) -> None:
         """Tell that the connection is a consumer of this group from now on."""
+        self._meters = self._own_meter, hosted.meter
         number = min(last_number, MAX_INT32) if self._is_narrow else last_number
-        self._deliver(confirmation(self.correlation_id, last_position, name, number))
+        self._deliver(confirmation(self.correlation_id, last_position, hosted.name, number))
 
     def refuse(self, reason: DropReason) -> None:
         """Tell that it will not be one."""
@@ -96,6 +104,14 @@ class Recipient:
         frame = appeared(self.correlation_id, message, is_narrow=self._is_narrow)
         self.connection.push(frame)
         self._touched.add(self.connection)
+        for meter in self._meters:
+            meter.count()
+
+    def describe(self) -> dict[str, Any]:
+        """What the group tells of it."""
+        user = "anonymous" if self.user is None else self.user.login
+        figures = self._own_meter.read()
+        return {"from": self.connection.peer, "username": user, **figures, "extraStatistics": []}
 
     def drop(self) -> None:
         self._deliver(dropped(self.correlation_id, DropReason.UNSUBSCRIBED))
@@ -110,12 +126,14 @@ class HostedGroup:
 
     Attributes:
         machine: the group itself.
+        meter: counts what it delivers.
     """
 
     def __init__(self, host: Host, name: GroupName, settings: GroupSettings) -> None:
         self.name = name
         self.settings = settings
         self.machine = ConsumerGroup(settings, self, host.loop.time)
+        self.meter = Meter(host.loop.time)
         self._host = host
         self._reader = GroupReader(host.sources, name.stream, resolve=settings.resolve_links)
         self._is_replaying = False
@@ -137,6 +155,30 @@ class HostedGroup:
             metastream = metastream_of(self.name.parked_stream)
             self._write(metastream, truncation(messages[-1].number + 1), self._replayed)
             self.machine.replay(messages)
+
+    def describe(self) -> dict[str, Any]:
+        """What it tells of itself, by the original's names."""
+        now = self.machine.statistics()
+        return {
+            "status": now.status(is_replaying=self._is_replaying),
+            **self.meter.read(),
+            "lastProcessedEventNumber": now.checkpoint,
+            "lastKnownEventNumber": self._host.sources.store.stream(self.name.stream).committed,
+            "readBufferCount": now.fresh,
+            "liveBufferCount": now.newest,
+            "retryBufferCount": now.retries,
+            "totalInFlightMessages": now.in_flight,
+            "outstandingMessagesCount": now.in_flight,
+            "config": config_of(self.settings),
+            "connections": [
+                {
+                    **consumer.receiver.describe(),
+                    "availableSlots": consumer.free_slots,
+                    "inFlightMessages": consumer.in_flight,
+                }
+                for consumer in self.machine.consumers
+            ],
+        }
 
     # --- what the machine asks for ---
 

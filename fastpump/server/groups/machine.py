@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from fastpump.server.groups.buffers import StreamBuffer
 from fastpump.server.groups.progress import MILLISECONDS, Progress
+from fastpump.server.groups.statistics import Statistics
 from fastpump.server.groups.strategies import Problem, make_strategy
 
 if TYPE_CHECKING:
@@ -121,6 +122,19 @@ class ConsumerGroup:
 
     def consumer(self, key: bytes) -> Consumer | None:
         return self._consumers.get(key)
+
+    def statistics(self) -> Statistics:
+        """What is where at this moment."""
+        buffer = self._buffer
+        return Statistics(
+            is_live=buffer.is_live,
+            is_reading=self._is_reading,
+            fresh=len(buffer.fresh),
+            newest=buffer.newest_count,
+            retries=len(buffer.retries),
+            in_flight=sum(map(len, self._in_flight.values())),
+            checkpoint=self._progress.written,
+        )
 
     def join(self, consumer: Consumer) -> None:
         self._consumers[consumer.key] = consumer

@@ -11,12 +11,18 @@ if TYPE_CHECKING:
 
 MILLISECONDS = 1000
 
+MOST_FINISHED = 1000
+"""Numbers of events that are done and may still be in the heap."""
+
 
 class Progress:
     """Knows which events were begun and are not done.
 
     An event is begun when it is delivered first, and done when it was acknowledged, skipped or
     parked; while it waits to be delivered again it is not.
+
+    Attributes:
+        written: the last checkpoint that was due since the group began, -1 before.
     """
 
     def __init__(self, settings: GroupSettings) -> None:
@@ -25,7 +31,7 @@ class Progress:
         self._heap: list[int] = []
         self._last_begun = -1
         # As in the original, one that was loaded does not count as written (section 9.6).
-        self._written = -1
+        self.written = -1
         self._written_at = -math.inf
 
     def begin(self, number: int) -> None:
@@ -35,6 +41,9 @@ class Progress:
 
     def finish(self, number: int) -> None:
         self._open.discard(number)
+        if len(self._heap) > 2 * len(self._open) + MOST_FINISHED:
+            # One event that nobody answers must not keep all the others here.
+            self._heap = sorted(self._open)
 
     @property
     def done(self) -> int:
@@ -52,14 +61,14 @@ class Progress:
                 not urgent.
         """
         done = self.done
-        if done < 0 or done == self._written:
+        if done < 0 or done == self.written:
             return None
-        difference = done - self._written
+        difference = done - self.written
         is_urgent = difference >= self._settings.checkpoint_max
         is_early = (now - self._written_at) * MILLISECONDS < self._settings.checkpoint_after
         is_worthwhile = is_tick and difference >= self._settings.checkpoint_min
         if not is_urgent and (is_early or not is_worthwhile):
             return None
-        self._written = done
+        self.written = done
         self._written_at = now
         return done

@@ -68,7 +68,7 @@ class Groups:
         self._is_closed = True
         if self._timer is not None:
             self._timer.cancel()
-        for hosted in self._by_key.values():
+        for hosted in self.hosted():
             hosted.machine.stop()
         self.flush()
 
@@ -86,6 +86,14 @@ class Groups:
                 hosted.committed(places)
         self.flush()
 
+    def hosted(self) -> list[HostedGroup]:
+        """All groups, in the order of their making."""
+        return list(self._by_key.values())
+
+    def find(self, name: GroupName) -> HostedGroup | None:
+        hosted = self._by_key.get(name.key)
+        return hosted if hosted is not None and hosted.name == name else None
+
     def replay_parked(self, stream: str, group: str, stop_at: int | None = None) -> bool:
         """Deliver a group's parked events again (section 9.5); who may do that is not asked here.
 
@@ -95,7 +103,7 @@ class Groups:
         Returns:
             Whether there is such a group.
         """
-        hosted = self._find(GroupName(stream, group))
+        hosted = self.find(GroupName(stream, group))
         if hosted is None:
             return False
         hosted.replay_parked(stop_at)
@@ -117,8 +125,8 @@ class Groups:
             InvalidRequest: it is not one.
         """
         request = decode_connect(frame, offset)
-        recipient = Recipient(self, connection, frame.correlation_id, is_narrow=asker.is_narrow)
-        return partial(self._connect, recipient, asker.user, request)
+        recipient = Recipient(self, connection, frame.correlation_id, asker)
+        return partial(self._connect, recipient, request)
 
     def unsubscribe(self, correlation_id: bytes) -> None:
         """Let go of the consumer of this id, whoever asks; nothing happens if there is none."""
@@ -154,19 +162,18 @@ class Groups:
     def _connect(
         self,
         recipient: Recipient,
-        user: User | None,
         request: Connect,
         is_second_look: bool = False,
     ) -> None:
         if not recipient.connection.is_open:
             return
-        hosted = self._find(request.name)
-        refusal = self._why_not(user, request.name, hosted)
+        hosted = self.find(request.name)
+        refusal = self._why_not(recipient.user, request.name, hosted)
         if hosted is not None and refusal is None:
             self._join(hosted, recipient, request.slots)
         elif refusal is DropReason.SUBSCRIBER_MAX_COUNT_REACHED and not is_second_look:
             # Who reconnects is often heard before it is noticed that their old connection is gone.
-            again = partial(self._connect, recipient, user, request, True)
+            again = partial(self._connect, recipient, request, True)
             self.loop.call_later(SECOND_LOOK_SECONDS, again)
         else:
             recipient.refuse(refusal or DropReason.NOT_FOUND)
@@ -185,7 +192,7 @@ class Groups:
         store = self.sources.store
         stream = store.stream(hosted.name.stream)
         last = DELETED_NUMBER if stream.deleted else stream.committed
-        recipient.confirm(hosted.name, store.last_position, last)
+        recipient.confirm(hosted, store.last_position, last)
         predecessor = hosted.machine.consumer(recipient.correlation_id)
         if predecessor is not None:
             hosted.machine.leave((predecessor,))
@@ -218,10 +225,6 @@ class Groups:
         for connection in self.touched:
             connection.flush()
         self.touched.clear()
-
-    def _find(self, name: GroupName) -> HostedGroup | None:
-        hosted = self._by_key.get(name.key)
-        return hosted if hosted is not None and hosted.name == name else None
 
     def _start(self, name: GroupName, settings: GroupSettings) -> None:
         hosted = self._by_key[name.key] = HostedGroup(self, name, settings)

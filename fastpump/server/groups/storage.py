@@ -14,6 +14,7 @@ from fastpump.server._links import LINK_TYPE
 from fastpump.server._messages import decode_write_events, encode_fields
 from fastpump.server._streams import Stream, metastream_of
 from fastpump.server._versions import ANY
+from fastpump.server._writer import NOBODY
 from fastpump.server._writes import take_effect
 from fastpump.server.groups.settings import STRATEGIES, GroupSettings
 
@@ -58,16 +59,6 @@ class GroupName(NamedTuple):
         return f"$persistentsubscription-{self.key}-parked"
 
 
-class _Nobody:
-    """Who gets the replies to the node's own writes."""
-
-    def deliver(self, reply: bytes) -> None: ...
-
-    def operation_done(self, size: int) -> None: ...
-
-    def flush(self) -> None: ...
-
-
 class NewEvent(NamedTuple):
     """An event that the node writes."""
 
@@ -86,7 +77,7 @@ class OwnWrite:
         done: called with whether it is stored.
     """
 
-    client: Client = _Nobody()
+    client: Client = NOBODY
 
     def __init__(
         self,
