@@ -14,19 +14,33 @@ General layout, from the top down; a module imports only from those below it:
     subscriptions, _logs, transactions, publisher
                        events as they come, from history into live; events that appear together;
                        many events to many streams
-    _connector         which connection is current: connect, identify, reconnect
+    _connector         which connection is current: connect, identify, reconnect, follow the leader
+    _discoverers       which node to connect to: one, or a cluster's by gossip (`_gossip`)
+    discovery          a cluster's members, selectors that choose one, retry policies
     _protocol          the asyncio side of one connection: receive, heartbeats, write flow
     _reads, _read_ahead    what is read, page by page; pages asked for before they are needed
     _dispatcher        frames to operations, by correlation id
     _operations, _subscribing    one class per request: its frame, its replies, how it ends
     _settings          how a client connects: time limits, counts, TLS
     guard              at which versions a publisher writes
+    connection_events  what a client tells of its connection
     messages, filters  the vocabulary: events, slices, positions, enums; which events are wanted
     _events, _replies, _requests, _packing, …    bytes (Cython); _cold: rare messages (protobuf)
     exceptions
 """
 
-from fastpump import connection, exceptions, filters, guard, messages, metadata, publisher, sync
+from fastpump import (
+    connection,
+    connection_events,
+    discovery,
+    exceptions,
+    filters,
+    guard,
+    messages,
+    metadata,
+    publisher,
+    sync,
+)
 from fastpump._run import run
 from fastpump.connection import *  # noqa: F403
 from fastpump.exceptions import *  # noqa: F403
@@ -42,6 +56,8 @@ __all__ = [
     "StreamMetadata",
     "StreamMetadataResult",
     "__version__",
+    "connection_events",
+    "discovery",
     "exceptions",
     "filters",
     "guard",

@@ -11,21 +11,35 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections.abc import Callable
 from enum import Enum
 
 from fastpump._commands import Command
+from fastpump._discoverers import Discoverer
 from fastpump._dispatcher import Dispatcher
 from fastpump._framing import encode_frame
 from fastpump._operations import Authenticate, IdentifyClient, Operation
 from fastpump._protocol import ConnectionProtocol
 from fastpump._settings import ConnectionSettings
+from fastpump.connection_events import (
+    AuthenticationFailed,
+    Closed,
+    Connected,
+    ConnectionEvent,
+    Disconnected,
+    ErrorOccurred,
+    Reconnecting,
+)
+from fastpump.discovery import NodeService
 from fastpump.exceptions import (
     BadRequest,
     ClientClosed,
     ConnectFailed,
     ConnectionLost,
+    DiscoveryFailed,
     FastpumpError,
     NotAuthenticated,
+    NotMaster,
 )
 from fastpump.messages import Credential, Token
 
@@ -40,6 +54,9 @@ FIRST_ATTEMPTS = 3
 LONGEST_DELAY = 5.0
 """Seconds, the most that lie between two attempts to reconnect."""
 
+SETTLING_TIME = 1.0
+"""Seconds after which a connection that was left for a leader may be left for another one."""
+
 
 class ConnectorState(Enum):
     Begin = "not connected yet"
@@ -53,34 +70,43 @@ class Connector:
     """Keeps one connection to a node alive.
 
     Args:
-        host, port: the node.
+        discoverer: finds the node.
         dispatcher: gets the frames, and is told of connections made and lost.
         credential: authenticates the connection, if given.
         name: the connection's name for the server's statistics.
         settings: time limits and the like.
+        tell: is called with what happens to the connection.
     """
 
     def __init__(
         self,
-        host: str,
-        port: int,
+        discoverer: Discoverer,
         dispatcher: Dispatcher,
         credential: Credential | Token | None,
         name: str,
         settings: ConnectionSettings,
+        tell: Callable[[ConnectionEvent], None],
     ) -> None:
         self.state = ConnectorState.Begin
         self.reconnects = 0
-        self._host = host
-        self._port = port
+        self._discoverer = discoverer
         self._dispatcher = dispatcher
+        self._dispatcher.follow = self._follow
         self._credential = credential
         self._name = name
         self._settings = settings
+        self._tell = tell
+        self._node: NodeService | None = None
+        self._leader: NodeService | None = None
+        self._settled_at = 0.0
         self._protocol: ConnectionProtocol | None = None
-        self._reconnecting: asyncio.Task[None] | None = None
+        self._connecting: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._check_due = 0.0
+
+    def address(self) -> tuple[str, int]:
+        """Host and port of the node connected to, now or last; ("", 0) before the first one."""
+        return ("", 0) if self._node is None else self._node[:2]
 
     async def start(self) -> None:
         """Connect. Returns once the node has identified the client.
@@ -88,11 +114,15 @@ class Connector:
         Raises:
             ConnectFailed: no connection could be made in time; says what was tried.
             NotAuthenticated: the node does not accept the credentials.
+            ClientClosed: it was stopped meanwhile.
         """
         self.state = ConnectorState.Connecting
+        self._connecting = asyncio.get_running_loop().create_task(self._connect(FIRST_ATTEMPTS))
         try:
-            await self._connect(FIRST_ATTEMPTS)
+            await self._connecting
         except BaseException as error:
+            if self.state is ConnectorState.Closed:
+                raise ClientClosed("The client was closed while it connected") from error
             self._end(error if isinstance(error, FastpumpError) else ClientClosed("Not connected"))
             raise
         self._check_due = asyncio.get_running_loop().time()
@@ -101,18 +131,27 @@ class Connector:
     async def stop(self) -> None:
         """Close the connection; operations that wait fail with ClientClosed."""
         self._end(ClientClosed("The client was closed"))
-        if self._reconnecting is not None:
-            self._reconnecting.cancel()
-            await asyncio.gather(self._reconnecting, return_exceptions=True)
+        if self._connecting is not None:
+            self._connecting.cancel()
+            await asyncio.wait({self._connecting})
         if self._protocol is not None:
             self._protocol.close()
             await self._wait_for_close(self._protocol)
 
     def _end(self, error: FastpumpError) -> None:
+        was_closed = self.state is ConnectorState.Closed
         self.state = ConnectorState.Closed
         if self._timer is not None:
             self._timer.cancel()
         self._dispatcher.close(error)
+        if was_closed:
+            return
+        if isinstance(error, ClientClosed):
+            LOG.info("%s: closed", self._name)
+        else:
+            LOG.error("%s: giving up: %s", self._name, error)
+            self._tell(ErrorOccurred(error))
+        self._tell(Closed(str(error)))
 
     async def _wait_for_close(self, protocol: ConnectionProtocol) -> None:
         done, _ = await asyncio.wait({protocol.closed}, timeout=1.0)
@@ -125,32 +164,50 @@ class Connector:
         loop = asyncio.get_running_loop()
         begin = loop.time()
         attempt = 0
+        unreachable: set[NodeService] = set()
         while True:
             attempt += 1
+            if self.state is ConnectorState.Reconnecting:
+                self._tell(Reconnecting(attempt))
+            node = await self._next_node(unreachable)
             try:
-                await self._attempt()
+                await self._attempt(node)
                 return
             # A UnicodeError is what a host name causes that cannot be one.
             except (OSError, UnicodeError, FastpumpError) as error:
-                LOG.info("Connecting to %s failed: %r", self._address, error)
-                if self.state is ConnectorState.Closed:
-                    raise ClientClosed("The client was closed while it connected") from error
+                self._note_failure(node, error)
                 if attempt == attempts:
                     if isinstance(error, NotAuthenticated):
                         raise
                     raise ConnectFailed(
-                        f"Could not connect to {self._address}: {attempt} "
-                        f"{'attempt' if attempt == 1 else 'attempts'} in "
-                        f"{loop.time() - begin:.1f} s, the last one failed with {_describe(error)}"
+                        f"Could not connect to {self._discoverer}: {attempt} "
+                        f"{'attempt' if attempt == 1 else 'attempts'} in {loop.time() - begin:.1f} "
+                        f"s, the last one to {node} failed with {_describe(error)}"
                     ) from error
+            unreachable.add(node)
             delay = min(self._settings.reconnect_delay * 2 ** min(attempt, 16), LONGEST_DELAY)
             await asyncio.sleep(delay * random.uniform(0.5, 1.0))
 
-    @property
-    def _address(self) -> str:
-        return f"{self._host}:{self._port}"
+    async def _next_node(self, unreachable: set[NodeService]) -> NodeService:
+        """The leader that a node pointed to, once; else what the discoverer finds."""
+        leader, self._leader = self._leader, None
+        if leader is not None:
+            return leader
+        try:
+            return await self._discoverer.next_node(unreachable)
+        except FastpumpError:
+            raise
+        except Exception as error:  # out of a selector or a retry policy
+            raise DiscoveryFailed(f"Looking for a node failed: {_describe(error)}") from error
 
-    async def _attempt(self) -> None:
+    def _note_failure(self, node: NodeService, error: Exception) -> None:
+        LOG.info("%s: connecting to %s failed: %r", self._name, node, error)
+        self._discoverer.record_failure(node)
+        if isinstance(error, NotAuthenticated):
+            self._tell(AuthenticationFailed(str(error)))
+        self._tell(ErrorOccurred(error))
+
+    async def _attempt(self, node: NodeService) -> None:
         protocol = ConnectionProtocol(
             on_frames=self._dispatcher.dispatch,
             on_lost=self._on_lost,
@@ -165,8 +222,8 @@ class Connector:
         connecting = loop.create_task(
             loop.create_connection(
                 lambda: protocol,
-                self._host,
-                self._port,
+                node.address,
+                node.port,
                 ssl=self._settings.ssl_context,
                 server_hostname=self._settings.target_host,
             )
@@ -181,16 +238,21 @@ class Connector:
             await self._introduce(protocol)
             if protocol.closed.done():
                 raise protocol.closed.result()
-            if self.state is ConnectorState.Closed:
-                raise ClientClosed("The client was closed while it connected")
         except BaseException:
             connecting.cancel()
             protocol.close()
             raise
-        self._protocol = protocol
+        self._on_connected(node, protocol)
+
+    def _on_connected(self, node: NodeService, protocol: ConnectionProtocol) -> None:
+        LOG.info("%s: connected to %s", self._name, node)
+        if self.state is ConnectorState.Reconnecting:
+            self.reconnects += 1
         self.state = ConnectorState.Connected
-        LOG.info("Connected to %s as %s", self._address, self._name)
+        self._node, self._protocol = node, protocol
+        self._discoverer.record_success(node)
         self._dispatcher.connected(protocol.send)
+        self._tell(Connected(node.address, node.port))
 
     async def _introduce(self, protocol: ConnectionProtocol) -> None:
         """Authenticate and identify (protocol document, section 4.1)."""
@@ -233,7 +295,8 @@ class Connector:
             waiter.cancel()
 
     def _on_lost(self, protocol: ConnectionProtocol, error: ConnectionLost) -> None:
-        if protocol is not self._protocol:
+        node = self._node
+        if protocol is not self._protocol or node is None:
             return  # lost during its handshake, which has noticed
         self._protocol = None
         if self.state is ConnectorState.Closed:
@@ -242,21 +305,45 @@ class Connector:
             # What we sent is no good, and would not be better on another connection.
             self._end(error.__cause__)
             return
-        LOG.warning("%s; reconnecting to %s", error, self._address)
+        LOG.warning(
+            "%s: %s; reconnecting to %s", self._name, error, self._leader or self._discoverer
+        )
         self.state = ConnectorState.Reconnecting
+        if self._leader is None:
+            self._discoverer.record_failure(node)
         self._dispatcher.disconnected(error)
-        self._reconnecting = asyncio.get_running_loop().create_task(self._reconnect())
+        self._connecting = asyncio.get_running_loop().create_task(self._reconnect())
+        self._tell(Disconnected(node.address, node.port, str(error)))
 
     async def _reconnect(self) -> None:
         attempts = self._settings.max_reconnects
+        if self._leader is not None:
+            attempts = attempts or 1  # that connection was not lost but left
         try:
             if attempts == 0:
-                raise ConnectFailed(f"The connection to {self._address} was lost")
+                raise ConnectFailed(f"The connection to {self._node} was lost")
             await self._connect(attempts)
-            self.reconnects += 1
         except FastpumpError as error:
-            LOG.error("Giving up: %s", error)
             self._end(error)
+
+    def _follow(self, error: NotMaster) -> bool:
+        """Leave for the leader that a node pointed to; False if it has to be asked again instead.
+
+        So it is if it names no leader or itself. And a connection that was made to follow is not
+        left at once: two nodes that name each other would have us run to and fro.
+        """
+        if self._leader is not None:
+            return True  # about to leave
+        named = error.leader if self._settings.ssl_context is None else error.secure_leader
+        now = asyncio.get_running_loop().time()
+        if named is None or self._protocol is None or now < self._settled_at:
+            return False
+        if named == self._protocol.peer or NodeService(*named) == self._node:
+            return False
+        self._leader = NodeService(*named)
+        self._settled_at = now + SETTLING_TIME
+        self._protocol.abort(error)
+        return True
 
     def _check_deadlines(self) -> None:
         loop = asyncio.get_running_loop()

@@ -16,7 +16,14 @@ from typing import Any, Protocol
 from fastpump._commands import Command, name_of
 from fastpump._framing import Frame
 from fastpump._ids import CorrelationIds
-from fastpump.exceptions import BadRequest, FastpumpError, ProtocolError, UsageError
+from fastpump.exceptions import (
+    BadRequest,
+    ConversationException,
+    FastpumpError,
+    NotMaster,
+    ProtocolError,
+    UsageError,
+)
 
 LOG = logging.getLogger("fastpump.dispatcher")
 
@@ -31,7 +38,9 @@ _HEARTBEATS = (Command.HeartbeatRequest, Command.HeartbeatResponse)
 
 Send = Callable[[bytes], None]
 
-Retry = Callable[[Any, FastpumpError], None]
+Retry = Callable[[Any, ConversationException], None]
+
+Follow = Callable[[NotMaster], bool]
 
 
 class Operation(Protocol):
@@ -81,6 +90,9 @@ class Outlet(Protocol):
 class Dispatcher:
     """The operations that wait for a reply.
 
+    Attributes:
+        follow: tells whether the connection is left for one to the leader that a NotMaster names.
+
     Args:
         max_in_flight: from this many operations on `is_full` is set and callers should wait in
             `room()` before they start another one.
@@ -91,6 +103,7 @@ class Dispatcher:
         self.is_full = False
         self.unknown_frames = 0
         self.new_correlation_id = CorrelationIds().next
+        self.follow: Follow = lambda _: False
         self._clock = asyncio.get_running_loop().time
         self._max_in_flight = max_in_flight
         self._max_attempts = max_attempts
@@ -186,15 +199,22 @@ class Dispatcher:
                 operation.fail(error)
         self._admit()
 
-    def retry(self, operation: Operation, error: FastpumpError) -> None:
-        """Send an operation again that a node did not handle; `error` if that was often enough."""
+    def retry(self, operation: Operation, error: ConversationException) -> None:
+        """Send an operation again that a node did not handle; `error` if that was often enough.
+
+        That is done in a moment, or on the next connection if this one is left for the leader's.
+        """
         if operation.is_abandoned:
             return
         if operation.attempts >= self._max_attempts:
+            if operation.attempts > 1:
+                error.message += f" (sent {operation.attempts} times)"
             operation.fail(error)
             return
-        delay = min(operation.attempts * RETRY_DELAY, LONGEST_RETRY_DELAY)
         self._renew(operation)
+        if isinstance(error, NotMaster) and self.follow(error):
+            return
+        delay = min(operation.attempts * RETRY_DELAY, LONGEST_RETRY_DELAY)
         asyncio.get_running_loop().call_later(
             delay, self._send_again, operation, operation.correlation_id
         )

@@ -27,6 +27,7 @@ from fastpump.exceptions import (
     NotHandled,
     NotMaster,
     NotReady,
+    OperationNotSupported,
     OperationTimedOut,
     PayloadUnreadable,
     ProtocolError,
@@ -167,11 +168,23 @@ class Operation:
         elif reply.reason == NotHandledReason.TooBusy:
             retry(self, TooBusy(self.conversation_id))
         elif reply.reason == NotHandledReason.NotMaster:
-            leader = _cold.decode("LeaderInfo", reply.additional_info)
-            host, port = leader.external_tcp_address, leader.external_tcp_port
-            self.fail(NotMaster(self.conversation_id, (host, port) if host else None))
+            retry(self, self._not_master(reply.additional_info))
+        elif reply.reason == NotHandledReason.IsReadOnly:
+            self.fail(OperationNotSupported(self.conversation_id))
         else:
             self.fail(NotHandled(self.conversation_id, reply.reason))
+
+    def _not_master(self, info: bytes) -> NotMaster:
+        leader = _cold.decode("LeaderInfo", info)
+        return NotMaster(
+            self.conversation_id,
+            _address(leader.external_tcp_address, leader.external_tcp_port),
+            _address(leader.external_secure_tcp_address, leader.external_secure_tcp_port),
+        )
+
+
+def _address(host: str, port: int) -> tuple[str, int] | None:
+    return (host, port) if host and 0 < port <= 65535 else None
 
 
 def text_of(frame: Frame, default: str) -> str:

@@ -106,6 +106,12 @@ class ConnectionProtocol(asyncio.BufferedProtocol):
             self.closed.set_result(lost)
         self._on_lost(self, lost)
 
+    @property
+    def peer(self) -> tuple[str, int] | None:
+        """The address at the other end, while there is a connection."""
+        address = self._transport and self._transport.get_extra_info("peername")
+        return tuple(address[:2]) if address else None
+
     def send(self, frame: bytes) -> None:
         """Write the frame together with all others of this turn of the loop."""
         outbox = self._outbox

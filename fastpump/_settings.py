@@ -28,6 +28,8 @@ class ConnectionSettings:
     max_attempts: int = 11
     max_in_flight: int = 5000
     max_frame_size: int = MAX_FRAME_SIZE
+    gossip_timeout: float = 1.0
+    max_discover_attempts: int = 10
     ssl_context: ssl.SSLContext | None = None
     target_host: str | None = None
     require_master: bool = False
@@ -46,6 +48,11 @@ _DELAY: Rule = (lambda value: value >= 0, "0 seconds or more")
 _FLAG: Rule = (lambda value: isinstance(value, bool), "True or False")
 _COUNT: Rule = (lambda value: isinstance(value, int) and value >= 1, "1 or more")
 
+_COUNT_OR_NO_LIMIT: Rule = (
+    lambda value: isinstance(value, int) and (value >= 1 or value == -1),
+    "1 or more, or -1 for no limit",
+)
+
 _RULES: dict[str, Rule] = {
     "connect_timeout": _TIME,
     "operation_timeout": _TIME,
@@ -56,6 +63,8 @@ _RULES: dict[str, Rule] = {
         lambda value: isinstance(value, int) and value >= -1,
         "0 or more, or -1 for no limit",
     ),
+    "gossip_timeout": _TIME,
+    "max_discover_attempts": _COUNT_OR_NO_LIMIT,
     "max_attempts": _COUNT,
     "require_master": _FLAG,
     "max_in_flight": _COUNT,

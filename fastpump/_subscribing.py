@@ -17,7 +17,6 @@ from fastpump._operations import Filtered, Operation
 from fastpump._replies import decode_pushes
 from fastpump.exceptions import (
     ConversationException,
-    FastpumpError,
     SubscriptionCreationFailed,
     SubscriptionFailed,
 )
@@ -206,7 +205,7 @@ class SubscribeToFiltered(Filtered, SubscribeToStream):
             super()._on_other_frame(frame, retry)
 
 
-def _give_up(operation: Operation, error: FastpumpError) -> None:
+def _give_up(operation: Operation, error: ConversationException) -> None:
     """In place of a retry: who was subscribed already has to say where to go on."""
     operation.fail(error)
 

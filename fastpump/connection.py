@@ -6,6 +6,7 @@ import asyncio
 import os
 import ssl
 import warnings
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any
 from uuid import uuid4
@@ -13,8 +14,11 @@ from uuid import uuid4
 from fastpump._acting import ActingClient, Operations
 from fastpump._arguments import credential_of
 from fastpump._connector import Connector, ConnectorState
+from fastpump._discoverers import Discoverer, discoverer_for
 from fastpump._dispatcher import Dispatcher
 from fastpump._settings import ConnectionSettings, context_for
+from fastpump.connection_events import ConnectionEvent, Listeners
+from fastpump.discovery import RetryPolicy, Selector, select_random
 from fastpump.exceptions import ClientClosed, UsageError
 from fastpump.messages import Credential, Token
 from fastpump.telemetry import Telemetry
@@ -37,15 +41,14 @@ class Client(Operations):
 
     def __init__(
         self,
-        host: str,
-        port: int,
+        discoverer: Discoverer,
         credential: Credential | Token | None,
         name: str,
         settings: ConnectionSettings,
         telemetry: Telemetry | None = None,
     ) -> None:
-        self._host = host
-        self._port = port
+        self._discoverer = discoverer
+        self._listeners = Listeners()
         self._credential = credential
         self._name = name
         self._settings = settings
@@ -57,13 +60,14 @@ class Client(Operations):
 
     def __repr__(self) -> str:
         state = ConnectorState.Begin if self._connector is None else self._connector.state
-        return f"<Client {self._name} of {self._host}:{self._port}, {state.value}>"
+        return f"<Client {self._name} of {self._discoverer}, {state.value}>"
 
     async def connect(self) -> None:
         """Connect; returns once the node has identified the client.
 
         Raises:
-            ConnectFailed: there was no connection within bounded time; says what was tried.
+            ConnectFailed: there was no connection within bounded time; says what was tried. It is a
+                DiscoveryFailed if no node of a cluster could be found.
             NotAuthenticated: the node does not accept the credentials.
         """
         if self._connector is not None:
@@ -73,17 +77,37 @@ class Client(Operations):
             max_in_flight=self._settings.max_in_flight, max_attempts=self._settings.max_attempts
         )
         self._connector = Connector(
-            self._host, self._port, dispatcher, self._credential, self._name, self._settings
+            self._discoverer,
+            dispatcher,
+            self._credential,
+            self._name,
+            self._settings,
+            self._listeners.tell,
         )
         self._dispatcher = dispatcher
         if self._telemetry is not None:
-            self._dispatcher = self._telemetry.observe(dispatcher, lambda: (self._host, self._port))
+            self._dispatcher = self._telemetry.observe(dispatcher, self._connector.address)
         await self._connector.start()
 
     async def close(self) -> None:
         """Close the connection. Operations that still wait fail with ClientClosed."""
         if self._connector is not None:
             await self._connector.stop()
+
+    def listen(self, callback: Callable[[ConnectionEvent], object]) -> Callable[[], None]:
+        """Be told when the connection is made, lost, made again, or given up.
+
+        Args:
+            callback: a plain function that is called with a `ConnectionEvent` (see
+                `fastpump.connection_events`) in the event loop's thread, and should return soon.
+                What it raises is logged and disturbs nothing.
+
+        Returns:
+            A function that ends it.
+
+        >>> client.listen(lambda event: print(event))
+        """
+        return self._listeners.add(callback)
 
     async def __aenter__(self) -> Client:
         await self.connect()
@@ -124,9 +148,12 @@ def connect(
     password: str | None = None,
     loop: asyncio.AbstractEventLoop | None = None,
     name: str | None = None,
-    selector: Any = None,
-    retry_policy: Any = None,
+    selector: Selector | None = select_random,
+    retry_policy: RetryPolicy | None = None,
     *,
+    gossip_seeds: Iterable[Any] | None = None,
+    gossip_timeout: float = ConnectionSettings.gossip_timeout,
+    max_discover_attempts: int = ConnectionSettings.max_discover_attempts,
     connect_timeout: float = ConnectionSettings.connect_timeout,
     operation_timeout: float = ConnectionSettings.operation_timeout,
     heartbeat_interval: float = ConnectionSettings.heartbeat_interval,
@@ -146,13 +173,23 @@ def connect(
     """Make a client. Nothing is sent before it is entered, or its `connect()` is awaited.
 
     Args:
-        host, port: the node's TCP address.
-        discovery_host, discovery_port, selector, retry_policy: finding a node of a cluster is not
-            in this version; naming a discovery_host is refused.
+        host, port: the node's TCP address, if there is one node only.
+        discovery_host, discovery_port: whom to ask for the members of a cluster: a host name, which
+            stands for all its addresses, or an address, and the HTTP port. Then `host` and `port`
+            have no effect. Needs aiohttp: `pip install 'fastpump[cluster]'`.
         username, password: the connection's credentials; both or none. They hold for every
             operation but those of `Client.acting_as`.
         loop: deprecated and without effect.
         name: the connection's name for the server's statistics; a random one by default.
+        selector: chooses among the members of a cluster, see `fastpump.discovery`; None stands for
+            `prefer_master`.
+        retry_policy: may refuse or delay trying a node, see `fastpump.discovery`. The other limits
+            hold besides it.
+        gossip_seeds: whom to ask instead of a discovery_host: (host, port) or "host:port", asked by
+            https if `tls` is on and else by http, or "http://host:port" and "https://host:port".
+        gossip_timeout: seconds until a node that is asked for the members has to have answered.
+        max_discover_attempts: rounds of asking all of them before there is a `DiscoveryFailed`;
+            -1 for no limit. Between two rounds there are 0.5 s.
         connect_timeout: seconds for one attempt to connect, and for each step of its handshake.
         operation_timeout: seconds until an operation without a reply fails.
         heartbeat_interval: seconds of silence until a heartbeat is sent.
@@ -164,7 +201,7 @@ def connect(
         max_frame_size: longest message accepted, in bytes; 64 MiB is the protocol's own limit.
         tls: speak TLS, and verify the node's certificate; or a context of your own that says how.
         ca_file: certificates (PEM) to verify it with instead of the system's; needs `tls=True`.
-        target_host: the name the certificate must be for, if not `host`; needs `tls`.
+        target_host: the name certificates must be for, if not that of the node; needs `tls`.
         credential: a Credential or Token instead of username and password.
         require_master: only the leader of a cluster may answer, where a call does not say.
         telemetry: where OpenTelemetry's spans and metrics go; none by default.
@@ -177,14 +214,6 @@ def connect(
     """
     if loop is not None:
         warnings.warn("loop has no effect", DeprecationWarning, stacklevel=2)
-    if discovery_host is not None:
-        raise UsageError(
-            "discovery_host", "finding nodes is not in this version; give host and port"
-        )
-    if not isinstance(host, str) or not host:
-        raise UsageError("host", f"must be a name or an address, not {host!r}")
-    if not isinstance(port, int) or not 1 <= port <= 65535:
-        raise UsageError("port", f"must be 1 to 65535, not {port!r}")
     if name is not None and not isinstance(name, str):
         raise UsageError("name", f"must be a str, not {name!r:.80}")
     settings = ConnectionSettings(
@@ -197,12 +226,24 @@ def connect(
         max_attempts=max_attempts,
         max_in_flight=max_in_flight,
         max_frame_size=max_frame_size,
+        gossip_timeout=gossip_timeout,
+        max_discover_attempts=max_discover_attempts,
         ssl_context=context_for(tls, ca_file, target_host),
         target_host=target_host,
         require_master=require_master,
     )
+    discoverer = discoverer_for(
+        host,
+        port,
+        discovery_host,
+        discovery_port,
+        gossip_seeds,
+        selector,
+        retry_policy,
+        settings,
+    )
     credential = _credential_of_connection(username, password, credential)
-    return Client(host, port, credential, name or f"fastpump-{uuid4()}", settings, telemetry)
+    return Client(discoverer, credential, name or f"fastpump-{uuid4()}", settings, telemetry)
 
 
 def _credential_of_connection(

@@ -29,6 +29,7 @@ __all__ = [
     "NotHandled",
     "NotMaster",
     "NotReady",
+    "OperationNotSupported",
     "OperationTimedOut",
     "PayloadUnreadable",
     "PhotonPumpException",
@@ -224,12 +225,31 @@ class TooBusy(MessageUnhandled):
 
 
 class NotMaster(MessageUnhandled):
-    """Only the leader may answer, and this node is not it. `leader` is (host, port) or None."""
+    """Only the leader may answer, this node is not it, and following what it said led nowhere.
 
-    def __init__(self, conversation_id: UUID | None, leader: tuple[str, int] | None = None) -> None:
-        where = "" if leader is None else f"; the leader is {leader[0]}:{leader[1]}"
+    `leader` and `secure_leader` are the (host, port) it named, without TLS and with it, or None.
+    """
+
+    def __init__(
+        self,
+        conversation_id: UUID | None,
+        leader: tuple[str, int] | None = None,
+        secure_leader: tuple[str, int] | None = None,
+    ) -> None:
+        named = leader or secure_leader
+        where = "" if named is None else f"; it says that is {named[0]}:{named[1]}"
         super().__init__(conversation_id, f"The node is not the leader{where}", 2)
         self.leader = leader
+        self.secure_leader = secure_leader
+
+
+class OperationNotSupported(MessageUnhandled):
+    """The node is a read-only replica, which takes no writes; connect to another one."""
+
+    retriable = False
+
+    def __init__(self, conversation_id: UUID | None) -> None:
+        super().__init__(conversation_id, "The node is a read-only replica and takes no writes", 3)
 
 
 class NotHandled(MessageUnhandled):

@@ -40,6 +40,7 @@ from fastpump._blocking import (
     paging,
 )
 from fastpump._consuming import Batch
+from fastpump.connection_events import ConnectionEvent
 from fastpump.exceptions import UsageError
 from fastpump.messages import Credential, Event, NewEventData, Token, WriteResult
 
@@ -339,6 +340,10 @@ class Client(Operations):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def listen(self, callback: Callable[[ConnectionEvent], object]) -> Callable[[], None]:
+        """Be told of the connection, in the thread of its loop; as in the asynchronous client."""
+        return self._inner.listen(callback)
 
     def acting_as(self, credential: Credential | Token | tuple[str, str]) -> ActingClient:
         """The same operations with other credentials; as in the asynchronous client.

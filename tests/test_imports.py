@@ -30,9 +30,9 @@ LEVELS = (
     ),
     ("messages", "filters", "metadata"),
     ("_arguments", "guard"),
-    ("_dispatcher", "_operations", "_settings", "_subscribing"),
+    ("connection_events", "_dispatcher", "_operations", "_settings", "_subscribing"),
     ("_read_ahead", "_reads"),
-    ("discovery", "_protocol"),
+    ("discovery", "_gossip", "_discoverers", "_protocol"),
     ("_connector",),
     ("_consuming", "_logs", "subscriptions", "publisher", "transactions", "telemetry"),
     (

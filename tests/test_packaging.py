@@ -68,7 +68,7 @@ def test_what_the_wheel_says_about_itself() -> None:
     about = metadata.metadata("fastpump")
     assert about["License-Expression"] == "MIT"
     assert about["Requires-Python"] == ">=3.10"
-    assert about.get_all("Provides-Extra") == ["cli", "opentelemetry", "tls"]
+    assert about.get_all("Provides-Extra") == ["cli", "cluster", "opentelemetry", "tls"]
     required = {
         re.split(r"[^\w-]", line)[0]
         for line in about.get_all("Requires-Dist") or ()

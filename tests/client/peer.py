@@ -220,6 +220,16 @@ def reply_to(request: Request, command: str | None = None, **fields: Any) -> byt
     return frame(name, request.id, payload)
 
 
+def leader_info(port: int, host: str = "127.0.0.1", secure_port: int = 0) -> bytes:
+    """Where the leader is, as a NotHandled of the reason NotMaster carries it."""
+    fields: dict[str, Any] = {"external_tcp_address": host, "external_tcp_port": port}
+    fields |= {"http_address": host, "http_port": 2113}
+    if secure_port:
+        fields["external_secure_tcp_address"] = host
+        fields["external_secure_tcp_port"] = secure_port
+    return PROTO2.encode("LeaderInfo", fields)
+
+
 class Peer:
     """Listens on a port of this machine, a free one by default."""
 

@@ -10,8 +10,8 @@ from uuid import UUID, uuid4
 
 import pytest
 from client.pages import events_of, record, stream_page
-from client.peer import connected, frame, outcome, reply_to, serving, soon
-from wire.reference import PROTO2, PROTO3
+from client.peer import Peer, connected, frame, leader_info, outcome, reply_to, serving, soon
+from wire.reference import PROTO3
 
 import fastpump
 from fastpump import exceptions as errors
@@ -280,27 +280,43 @@ async def test_retry_of_a_cancelled_call_is_not_sent() -> None:
 
 @every_call
 async def test_conn_13_not_master(command: str) -> None:
-    leader = {"external_tcp_address": "10.0.0.7", "external_tcp_port": 1113}
-    info = PROTO2.encode("LeaderInfo", {**leader, "http_address": "10.0.0.7", "http_port": 2113})
-    async with connected() as (client, link, _):
+    async with connected() as (client, link, _), Peer() as leader:
         asking = soon(CALLS[command](client))
-        link.reply(await link.expect(command), "NotHandled", reason=2, additional_info=info)
-        with pytest.raises(errors.NotMaster) as caught:
-            await asking
-        assert caught.value.leader == ("10.0.0.7", 1113)
+        first = await link.expect(command)
+        link.reply(first, "NotHandled", reason=2, additional_info=leader_info(leader.port))
+        await link.closed()
+        link = await leader.accept_and_greet()
+        second = await link.expect(command)
+        assert second.payload == first.payload
+        assert second.id != first.id
+        link.reply(second)
+        await asking
+        await client.close()
 
 
 async def test_conn_13_not_master_without_a_leader() -> None:
-    error = await ask(CALLS["ReadEvent"], "ReadEvent", "NotHandled", reason=2)
-    assert isinstance(error, errors.NotMaster)
-    assert error.leader is None
+    async with connected(max_attempts=3) as (client, link, peer):
+        asking = soon(client.get_event("s", 0))
+        for _ in range(3):
+            link.reply(await link.expect("ReadEvent"), "NotHandled", reason=2)
+        error = await outcome(asking)
+        assert isinstance(error, errors.NotMaster)
+        assert error.leader is None
+        assert "sent 3 times" in str(error)
+        assert peer.connections == 1
 
 
-@pytest.mark.parametrize("reason", [3, 42])
-async def test_conn_13_refused_for_another_reason(reason: int) -> None:
-    error = await ask(CALLS["WriteEvents"], "WriteEvents", "NotHandled", reason=reason)
+async def test_conn_13_not_supported_by_a_read_only_replica() -> None:
+    error = await ask(CALLS["WriteEvents"], "WriteEvents", "NotHandled", reason=3)
+    assert type(error) is errors.OperationNotSupported
+    assert error.reason == 3
+    assert not error.retriable
+
+
+async def test_conn_13_refused_for_another_reason() -> None:
+    error = await ask(CALLS["WriteEvents"], "WriteEvents", "NotHandled", reason=42)
     assert type(error) is errors.NotHandled
-    assert error.reason == reason
+    assert error.reason == 42
 
 
 @every_call

@@ -271,7 +271,7 @@ async def test_no_confirmation_in_time() -> None:
         ("SubscriptionDropped", {"reason": 77}, SubscriptionCreationFailed),
         ("BadRequest", {}, BadRequest),
         ("NotAuthenticated", {}, NotAuthenticated),
-        ("NotHandled", {"reason": 3}, NotHandled),
+        ("NotHandled", {"reason": 42}, NotHandled),
         ("Pong", {}, UnexpectedCommand),
     ],
 )
