@@ -71,7 +71,7 @@ SAME_BY_ANOTHER_DEFAULT = {
     ("from_event", 0): None,
     # What the client was made with, which is False by default.
     ("require_master", False): None,
-    ("selector", "select_random"): None,
+    ("selector", "select_random"): fastpump.discovery.select_random,
 }
 
 
