@@ -70,7 +70,11 @@ async def observed_client() -> AsyncIterator[tuple[Client, Exported]]:
 
 
 async def test_a_span_tells_what_was_done() -> None:
-    async with observed_client() as (client, exported):
+    exported = Exported()
+    async with (
+        fastpump.server.run() as node,
+        fastpump.connect(node.host, node.port, telemetry=exported.telemetry) as client,
+    ):
         await client.publish_event("account-7", "opened")
         span = exported.span("WriteEvents")
         assert span.kind is SpanKind.CLIENT
@@ -79,8 +83,8 @@ async def test_a_span_tells_what_was_done() -> None:
             "db.system.name": "eventstoredb",
             "db.operation.name": "WriteEvents",
             "db.collection.name": "account-7",
-            "server.address": client._host,
-            "server.port": client._port,
+            "server.address": node.host,
+            "server.port": node.port,
         }
 
 
