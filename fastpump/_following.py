@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from fastpump._arguments import (
     MAX_INT32,
     check_count,
@@ -15,6 +13,7 @@ from fastpump._arguments import (
 from fastpump._logs import AllLog, FilteredLog, StreamLog
 from fastpump._reading import Forward, Reading
 from fastpump._reads import FilteredRead, StreamRead
+from fastpump.exceptions import UsageError
 from fastpump.filters import Filter
 from fastpump.messages import Beginning, End, Position, PositionSentinel
 from fastpump.subscriptions import BUFFER_BYTES, BUFFER_EVENTS, OnCheckpoint, Subscription
@@ -62,8 +61,7 @@ class Following(Reading):
 
         leader_only = self._leader_only(None)
         read = StreamRead(Forward, batch_size, resolve_link_tos, leader_only, stream)
-        history = partial(self._ahead, read)
-        log = StreamLog(dispatcher, self._timeout, resolve_link_tos, history, stream)
+        log = StreamLog(dispatcher, self._timeout, read, self._ahead)
         subscription = Subscription(log, start_from - 1, buffer_events, buffer_bytes)
         if start_from == -1:
             await subscription.start_now()
@@ -96,8 +94,9 @@ class Following(Reading):
                 server tells how far it is, once more when the subscription turns live, and between
                 events, so that all before it have had their turn: the place to write it down where
                 nothing may fit for long. Positions never go back; one may stand for several that
-                came meanwhile. It may be a coroutine function, whose end is waited for. What it
-                raises ends the subscription, and the loop over the events raises it.
+                came meanwhile. It runs on the client's event loop and may be a coroutine function,
+                whose end is waited for. What it raises ends the subscription, and the loop over the
+                events raises it.
 
         Raises:
             AccessDenied, NotAuthenticated, OperationTimedOut: as in `subscribe_to`.
@@ -116,18 +115,15 @@ class Following(Reading):
         read = self._log_read(
             Forward, batch_size, resolve_link_tos, None, filter, max_search_window
         )
-        history = partial(self._ahead, read)
         log: AllLog
         if isinstance(read, FilteredRead):
             interval = read.window if checkpoint_interval is None else checkpoint_interval
-            _check_interval(interval)
-            log = FilteredLog(
-                dispatcher, self._timeout, resolve_link_tos, history, read.filter, interval
-            )
+            _check_checkpoints(interval, on_checkpoint)
+            log = FilteredLog(dispatcher, self._timeout, read, self._ahead, interval)
         else:
             check_without_filter("checkpoint_interval", checkpoint_interval)
             check_without_filter("on_checkpoint", on_checkpoint)
-            log = AllLog(dispatcher, self._timeout, resolve_link_tos, history)
+            log = AllLog(dispatcher, self._timeout, read, self._ahead)
         # Beginning is before the event at Position(0, 0), that position behind it.
         is_everything = from_position is None or from_position is Beginning
         checkpoint = None if is_everything else start
@@ -137,9 +133,11 @@ class Following(Reading):
         return subscription
 
 
-def _check_interval(interval: int) -> None:
+def _check_checkpoints(interval: int, on_checkpoint: OnCheckpoint | None) -> None:
     if interval != -1:
         check_number("checkpoint_interval", interval, 1, MAX_INT32)
+    if on_checkpoint is not None and not callable(on_checkpoint):
+        raise UsageError("on_checkpoint", f"must be a function, not {on_checkpoint!r:.80}")
 
 
 def _check_buffer(events: int, size: int) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from fastpump._dispatcher import Outlet
 from fastpump._events import AllStreamSlice, Event
 from fastpump._read_ahead import ReadAhead
+from fastpump._reads import FilteredRead, Read, StreamRead
 from fastpump._subscribing import (
     Confirmation,
     FilteredSubscriber,
@@ -21,36 +22,37 @@ from fastpump._subscribing import (
     Wire,
 )
 from fastpump.exceptions import StreamDeleted
-from fastpump.filters import Filter
 from fastpump.messages import Beginning, Position
 
 LAST_NUMBER = 2**63 - 1
 """The number of the event that stands for the end of a deleted stream (section 7)."""
 
-History = Callable[[Any], ReadAhead[Any]]
-"""The pages from a start on."""
+Ahead = Callable[[Any, Any], ReadAhead[Any]]
+"""The pages of a read from a start on."""
 
 
 class Log(Wire, ABC):
     """What is subscribed to.
 
     Args:
-        history: reads it.
+        read: what there is of it already; the pushes are to be the same of what comes.
+        ahead: reads it.
 
     Attributes:
-        name: the stream's name, or "$all".
         tells_checkpoints: pages and pushes tell how far the log was looked through.
     """
 
-    name = "$all"
     tells_checkpoints = False
 
-    def __init__(
-        self, dispatcher: Outlet, timeout: float, resolve_links: bool, history: History
-    ) -> None:
+    def __init__(self, dispatcher: Outlet, timeout: float, read: Read, ahead: Ahead) -> None:
         super().__init__(dispatcher, timeout)
-        self._resolve_links = resolve_links
-        self._history = history
+        self._read = read
+        self._ahead = ahead
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """The stream's name, or "$all"."""
 
     @abstractmethod
     def place_of(self, event: Event) -> Any:
@@ -93,23 +95,19 @@ class Log(Wire, ABC):
 class StreamLog(Log):
     """A stream; places in it are event numbers."""
 
-    def __init__(
-        self,
-        dispatcher: Outlet,
-        timeout: float,
-        resolve_links: bool,
-        history: History,
-        stream: str,
-    ) -> None:
-        super().__init__(dispatcher, timeout, resolve_links, history)
-        self.name = stream
+    _read: StreamRead
+
+    @property
+    def name(self) -> str:
+        return self._read.stream
 
     def place_of(self, event: Event) -> int:
         return event.event_number
 
     def history_behind(self, place: int | None) -> ReadAhead[Any]:
         # Behind the end of a deleted stream there is no number; its last one will tell as much.
-        return self._history(0 if place is None else min(place + 1, LAST_NUMBER))
+        start = 0 if place is None else min(place + 1, LAST_NUMBER)
+        return self._ahead(self._read, start)
 
     def end_of(self, confirmation: Confirmation) -> int:
         if confirmation.last_event_number == LAST_NUMBER:
@@ -122,12 +120,14 @@ class StreamLog(Log):
     def _operation(
         self, correlation_id: bytes, subscriber: FilteredSubscriber
     ) -> SubscribeToStream:
-        frame = SubscribeToStream.encode(correlation_id, self.name, self._resolve_links)
+        frame = SubscribeToStream.encode(correlation_id, self.name, self._read.resolve_links)
         return SubscribeToStream(correlation_id, frame, subscriber, self._timeout, self.name)
 
 
 class AllLog(Log):
     """The log of all events; places in it are Positions."""
+
+    name = "$all"
 
     def place_of(self, event: Event) -> Position:
         position = event.position
@@ -135,7 +135,7 @@ class AllLog(Log):
         return position
 
     def history_behind(self, place: Position | None) -> ReadAhead[Any]:
-        return self._history(Beginning.position if place is None else place)
+        return self._ahead(self._read, Beginning.position if place is None else place)
 
     def end_of(self, confirmation: Confirmation) -> Position:
         return Position(confirmation.last_commit_position, confirmation.last_commit_position)
@@ -143,7 +143,7 @@ class AllLog(Log):
     def _operation(
         self, correlation_id: bytes, subscriber: FilteredSubscriber
     ) -> SubscribeToStream:
-        frame = SubscribeToStream.encode(correlation_id, "", self._resolve_links)
+        frame = SubscribeToStream.encode(correlation_id, "", self._read.resolve_links)
         return SubscribeToStream(correlation_id, frame, subscriber, self._timeout, self.name)
 
 
@@ -156,18 +156,12 @@ class FilteredLog(AllLog):
     """
 
     tells_checkpoints = True
+    _read: FilteredRead
 
     def __init__(
-        self,
-        dispatcher: Outlet,
-        timeout: float,
-        resolve_links: bool,
-        history: History,
-        wanted: Filter,
-        interval: int,
+        self, dispatcher: Outlet, timeout: float, read: FilteredRead, ahead: Ahead, interval: int
     ) -> None:
-        super().__init__(dispatcher, timeout, resolve_links, history)
-        self._wanted = wanted
+        super().__init__(dispatcher, timeout, read, ahead)
         self._interval = interval
 
     def end_of_page(self, page: AllStreamSlice) -> Position | None:
@@ -177,7 +171,7 @@ class FilteredLog(AllLog):
         self, correlation_id: bytes, subscriber: FilteredSubscriber
     ) -> SubscribeToStream:
         frame = SubscribeToFiltered.encode_filtered(
-            correlation_id, self._resolve_links, self._wanted, self._interval
+            correlation_id, self._read.resolve_links, self._read.filter, self._interval
         )
         return SubscribeToFiltered(correlation_id, frame, subscriber, self._timeout, self.name)
 

@@ -113,6 +113,8 @@ async def test_filt_11_wrong_arguments() -> None:
             alone: dict[str, Any] = {name: 200}
             with pytest.raises(UsageError, match=f"{name}: means nothing without a filter"):
                 await client.subscribe_to_all(**alone)
+        with pytest.raises(UsageError, match="on_checkpoint"):
+            await client.subscribe_to_all(filter=STREAM_A, on_checkpoint=7)  # type: ignore[arg-type]
         with pytest.raises(UsageError, match="filter"):
             await client.subscribe_to_all(filter="stream-a")  # type: ignore[arg-type]
 
