@@ -1,9 +1,9 @@
-"""Writing one stream's batches so that nothing is added twice.
+"""Writing every stream so that nothing is added twice.
 
-Each batch is sent with the expected version that follows from the batch before it, the first one
-with `StreamMustNotExist`. A server compares such a batch with what it stored at that place: one
-that it has already is acknowledged and not written again, also after the server was restarted and
-however the batches are cut (protocol document, section 5.4, rules 8 to 12).
+Each batch is written at the version that follows from the batch before it, the first one with
+`StreamMustNotExist`. A server compares such a batch with what it stored at that place: one that it
+has already is acknowledged and not written again, also after the server was restarted and however
+the batches are cut (protocol document, section 5.4, rules 8 to 12).
 
 `Any` would not do. Under it a server looks at the first id alone before it writes the whole batch
 (rule 5), and so adds known events again as soon as a new one stands in front of them: a line, for
@@ -14,18 +14,12 @@ one with `Any`, which is exact as long as the server remembers the ids (rules 5 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
-from uuid import UUID
 
 import fastpump
-from fastpump.exceptions import (
-    AccessDenied,
-    BadRequest,
-    StreamDeleted,
-    UsageError,
-    WrongExpectedVersion,
-)
+from fastpump.exceptions import BadRequest, FastpumpError, ServerError, WrongExpectedVersion
+from fastpump.guard import Guard
 
 REMEMBERED_STREAMS = 100_000
 """Streams whose tail is remembered; a forgotten one costs time, not correctness."""
@@ -35,28 +29,11 @@ FAMILIAR_AFTER = 500
 NO_STREAM = int(fastpump.ExpectedVersion.StreamMustNotExist)
 ANY = int(fastpump.ExpectedVersion.Any)
 
-ABOUT_THE_STREAM = (AccessDenied, StreamDeleted)
-ABOUT_AN_EVENT = (UsageError, BadRequest)
+NOT_AS_A_WHOLE = (WrongExpectedVersion, BadRequest)
+"""Refusals of a batch whose events may be written otherwise, most of them at least."""
 
-
-Row = tuple[int, str, int, bytes]
-"""An event to write: its place, type, id (a UUID's number) and JSON data.
-
-The place is its giver's way to recognise it and grows along the input. This is a bare tuple of
-simple things because tens of thousands of them wait at a time, and the garbage collector has to
-look at anything else again and again.
-"""
-
-
-def size_of(rows: Sequence[Row]) -> int:
-    """Bytes of data in these rows."""
-    return sum([len(row[3]) for row in rows])
-
-
-def events_of(rows: Sequence[Row]) -> list[fastpump.NewEventData]:
-    """The events that rows stand for."""
-    new, json = fastpump.NewEventData, fastpump.Json
-    return [new(UUID(int=number), type_, json(body), None) for _, type_, number, body in rows]
+Events = Sequence[fastpump.NewEventData]
+Outcomes = list["int | FastpumpError"]
 
 
 class Tail(NamedTuple):
@@ -76,86 +53,98 @@ class Tail(NamedTuple):
 UNSEEN = Tail(NO_STREAM)
 
 
-class Delivery:
-    """Writes batches, one at a time per stream, and remembers where each stream stands.
+class Delivery(Guard):
+    """Remembers where each stream stands, and finds out what of a refused batch is there."""
 
-    `on_failure(place, reason)` is called for every row that the server, or the client before
-    sending, refuses. Errors that are about no particular row are raised.
-    """
-
-    def __init__(self, client: fastpump.Client, on_failure: Callable[[int, str], None]) -> None:
+    def __init__(self, client: fastpump.Client) -> None:
+        super().__init__()
         self._client = client
-        self._on_failure = on_failure
         self._tails: dict[str, Tail] = {}
-        self.acknowledged = 0
-        self.acknowledged_bytes = 0
 
-    async def deliver(self, stream: str, rows: Sequence[Row]) -> None:
-        """Have the rows written, or found to be there already, or reported as refused."""
+    def expected(self, stream: str) -> int | None:
         tail = self._tails.pop(stream, UNSEEN)
-        try:
-            tail = await self._advance(stream, rows, tail)
-        except ABOUT_THE_STREAM as error:
-            for place, *_ in rows:
-                self._on_failure(place, str(error))
         if len(self._tails) >= REMEMBERED_STREAMS:
             del self._tails[next(iter(self._tails))]
         self._tails[stream] = tail
+        return tail.version if tail.end is None else None
 
-    async def _advance(self, stream: str, rows: Sequence[Row], tail: Tail) -> Tail:
-        """Deliver rows to a stream that stands at `tail`; where it stands then."""
-        if tail.end is not None:
-            return await self._compare(stream, rows, tail, tail.end)
-        try:
-            return Tail(await self._publish(stream, rows, tail.version))
-        except WrongExpectedVersion as error:
-            return await self._reconcile(stream, rows, tail, error.actual_version)
-        except ABOUT_AN_EVENT:
-            return tail_after(tail, await self._one_by_one(stream, rows))
+    def written(self, stream: str, last_event_number: int) -> None:
+        self._tails[stream] = Tail(last_event_number)
 
-    async def _publish(self, stream: str, rows: Sequence[Row], expected: int) -> int:
-        """Write the rows; the event number of the last of them."""
-        result = await self._client.publish(stream, events_of(rows), expected)
-        self.acknowledged += len(rows)
-        self.acknowledged_bytes += size_of(rows)
-        return result.last_event_number
+    async def refused(self, stream: str, events: Events, error: ServerError | None) -> Outcomes:
+        tail = self._tails[stream]
+        if error is None:
+            assert tail.end is not None
+            outcomes, tail = await self._compare(stream, events, tail, tail.end)
+        else:
+            outcomes, tail = await self._mend(stream, events, tail, error)
+        self._tails[stream] = tail
+        return outcomes
+
+    async def _mend(
+        self, stream: str, events: Events, tail: Tail, error: ServerError
+    ) -> tuple[Outcomes, Tail]:
+        """The stream stands at `tail` and did not take the batch."""
+        if isinstance(error, WrongExpectedVersion):
+            return await self._reconcile(stream, events, tail, error.actual_version)
+        if isinstance(error, BadRequest):
+            return await self._one_by_one(stream, events, tail)
+        raise error
+
+    async def _publish(self, stream: str, events: Events, expected: int) -> Outcomes:
+        """Write the events; their numbers."""
+        result = await self._client.publish(stream, list(events), expected)
+        end = result.last_event_number + 1
+        return list(range(end - len(events), end))
 
     async def _reconcile(
-        self, stream: str, rows: Sequence[Row], tail: Tail, actual: int | None
-    ) -> Tail:
+        self, stream: str, events: Events, tail: Tail, actual: int | None
+    ) -> tuple[Outcomes, Tail]:
         """The stream is not where the batch belongs: find out what of it is there already."""
         end = tail.version if actual is None else actual
         known = end - tail.version
-        if 0 < known < len(rows) and await self._matches(stream, rows[:known], tail.version):
-            # An earlier run of the same input was stopped here.
-            return await self._advance(stream, rows[known:], Tail(end))
-        return tail_after(tail._replace(end=end), await self._one_by_one(stream, rows))
+        if 0 < known < len(events):
+            there = await self._matching(stream, events[:known], tail.version)
+            if there:
+                # An earlier run of the same input was stopped here.
+                outcomes, tail = await self._advance(stream, events[known:], Tail(end))
+                return there + outcomes, tail
+        return await self._one_by_one(stream, events, tail._replace(end=end))
 
-    async def _compare(self, stream: str, rows: Sequence[Row], tail: Tail, end: int) -> Tail:
-        """Compare rows with what the stream holds up to `end`, and ask for those behind it."""
-        piece = rows[: max(end - tail.version, 0)]
-        if piece and await self._matches(stream, piece, tail.version):
-            rows = rows[len(piece) :]
-            tail = Tail(tail.version + len(piece), end)
-        return tail_after(tail, await self._one_by_one(stream, rows))
-
-    async def _matches(self, stream: str, rows: Sequence[Row], version: int) -> bool:
-        """Whether these rows are what stands behind `version`, where other events do stand."""
+    async def _advance(self, stream: str, events: Events, tail: Tail) -> tuple[Outcomes, Tail]:
         try:
-            await self._publish(stream, rows, version)
-        except (WrongExpectedVersion, *ABOUT_AN_EVENT):
-            return False
-        return True
+            outcomes = await self._publish(stream, events, tail.version)
+        except NOT_AS_A_WHOLE as error:
+            return await self._mend(stream, events, tail, error)
+        return outcomes, Tail(tail.version + len(events))
 
-    async def _one_by_one(self, stream: str, rows: Sequence[Row]) -> list[int]:
-        """Write each row by itself, if it is not there; the event numbers they have."""
-        numbers = []
-        for row in rows:
+    async def _compare(
+        self, stream: str, events: Events, tail: Tail, end: int
+    ) -> tuple[Outcomes, Tail]:
+        """Compare events with what the stream holds up to `end`, and ask for those behind it."""
+        piece = events[: max(end - tail.version, 0)]
+        there = await self._matching(stream, piece, tail.version) if piece else []
+        if there:
+            tail = Tail(tail.version + len(there), end)
+        outcomes, tail = await self._one_by_one(stream, events[len(there) :], tail)
+        return there + outcomes, tail
+
+    async def _matching(self, stream: str, events: Events, version: int) -> Outcomes:
+        """The numbers of these events if they stand behind `version`, where events do stand."""
+        try:
+            return await self._publish(stream, events, version)
+        except NOT_AS_A_WHOLE:
+            return []
+
+    async def _one_by_one(self, stream: str, events: Events, tail: Tail) -> tuple[Outcomes, Tail]:
+        """Write each event by itself, if it is not there."""
+        outcomes: Outcomes = []
+        for event in events:
             try:
-                numbers.append(await self._publish(stream, [row], ANY))
-            except ABOUT_AN_EVENT as error:
-                self._on_failure(row[0], str(error))
-        return numbers
+                outcomes += await self._publish(stream, [event], ANY)
+            except BadRequest as error:
+                outcomes.append(error)
+        return outcomes, tail_after(tail, [n for n in outcomes if isinstance(n, int)])
 
 
 def tail_after(tail: Tail, numbers: Sequence[int]) -> Tail:

@@ -78,7 +78,7 @@ class Template(click.ParamType[Namer]):
     type=click.IntRange(1),
     default=Plan.in_flight,
     show_default=True,
-    help="Events that may be on their way at once.",
+    help="Events that may be waiting or on their way at once.",
 )
 @click.option(
     "--on-error",

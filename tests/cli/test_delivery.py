@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -12,8 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fastpump
-from fastpump.cli._delivery import FAMILIAR_AFTER, NO_STREAM, Delivery, Row, Tail, tail_after
-from fastpump.exceptions import AccessDenied, UsageError, WrongExpectedVersion
+from fastpump.cli._delivery import FAMILIAR_AFTER, NO_STREAM, Delivery, Tail, tail_after
+from fastpump.exceptions import (
+    AccessDenied,
+    BadRequest,
+    FastpumpError,
+    ServerError,
+    WrongExpectedVersion,
+)
 
 STREAM = "s"
 ANY = fastpump.ExpectedVersion.Any
@@ -40,7 +46,7 @@ class StandIn:
         assert all(isinstance(id_, UUID) for id_ in ids)
         self.requests.append((expected_version, len(ids)))
         if self.refused.intersection(ids):
-            raise UsageError("data", "is too large")
+            raise BadRequest(None, "is too large")
         if expected_version == ANY:
             return self._any(ids)
         return self._at(expected_version, ids)
@@ -66,20 +72,41 @@ def ids(*numbers: int) -> list[UUID]:
     return [UUID(int=number + 1) for number in numbers]
 
 
-def row(id_: UUID) -> Row:
-    return (id_.int, "t", id_.int, b"{}")
+async def write(
+    server: StandIn, delivery: Delivery, events: list[fastpump.NewEventData]
+) -> Sequence[int | FastpumpError]:
+    """Write one batch, and ask what the publisher asks; the outcome of each event."""
+    error: ServerError | None = None
+    version = delivery.expected(STREAM)
+    if version is not None:
+        try:
+            result = await server.publish(STREAM, events, version)
+        except ServerError as caught:
+            error = caught
+        else:
+            last = result.last_event_number
+            delivery.written(STREAM, last)
+            return range(last + 1 - len(events), last + 1)
+    try:
+        return await delivery.refused(STREAM, events, error)
+    except ServerError as reason:
+        return [reason] * len(events)
 
 
-def deliver(server: StandIn, *batches: list[UUID]) -> list[int]:
-    """Deliver batches one after another; the places that failed."""
-    failed: list[int] = []
+def deliver(server: StandIn, *batches: list[UUID]) -> list[UUID]:
+    """Deliver batches one after another; the events that failed."""
+    failed: list[UUID] = []
 
     async def main() -> None:
         client: Any = server
-        delivery = Delivery(client, lambda place, reason: failed.append(place))
+        delivery = Delivery(client)
         for batch in batches:
-            await delivery.deliver(STREAM, [row(id_) for id_ in batch])
-        assert delivery.acknowledged == sum(map(len, batches)) - len(failed)
+            events = [fastpump.NewEvent("t", id_, fastpump.Json(b"{}")) for id_ in batch]
+            for id_, outcome in zip(batch, await write(server, delivery, events), strict=True):
+                if isinstance(outcome, FastpumpError):
+                    failed.append(id_)
+                else:
+                    assert server.stored[outcome] == id_
 
     asyncio.run(main())
     return failed
@@ -179,7 +206,7 @@ def test_a_long_continuation_goes_back_to_batches() -> None:
 
 def test_a_refused_event_is_the_only_one_left_out() -> None:
     server = StandIn(refused=ids(2))
-    assert deliver(server, ids(0, 1, 2, 3), ids(4, 5)) == [ids(2)[0].int]
+    assert deliver(server, ids(0, 1, 2, 3), ids(4, 5)) == ids(2)
     assert server.stored == ids(0, 1, 3, 4, 5)
 
 
