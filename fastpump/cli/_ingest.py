@@ -25,7 +25,6 @@ from fastpump.exceptions import (
 
 MAX_DELAY = 1.0
 """Seconds. A batch holds one stream's events only, so the longer they come together the better."""
-IN_FLIGHT_BYTES = 48 << 20
 
 ABOUT_LINES = (AccessDenied, BadRequest, StreamDeleted)
 """Reasons for which some lines cannot be published, and others can."""
@@ -42,7 +41,7 @@ class Plan:
     source_name: str | None = None
     """Takes the place of the file's name in ids."""
     batch_size: int = 500
-    in_flight: int = 100_000
+    in_flight: int = 65_536
     """Events that may be waiting or on their way at once."""
     stop_on_error: bool = True
 
@@ -96,7 +95,6 @@ class Ingest:
             max_batch_events=plan.batch_size,
             max_delay=MAX_DELAY,
             max_in_flight_events=plan.in_flight,
-            max_in_flight_bytes=IN_FLIGHT_BYTES,
             on_result=self._on_result,
             on_failure=self._on_failure,
             guard=Delivery(client),
