@@ -249,6 +249,7 @@ class Token:
 
 
 def utf8_of(argument: str, text: str) -> bytes:
+    """An argument's text as UTF-8."""
     if not isinstance(text, str):
         raise UsageError(argument, f"must be a str, not {type(text).__name__}")
     try:

@@ -209,10 +209,11 @@ class Subscription(Consuming):
         return None if confirmation is None else self._log.last_number(confirmation)
 
     async def caught_up(self) -> bool:
-        """Wait until it is live, in another task (or thread) than the loop over its events.
+        """Wait until history was given out up to its end, and what is written now is pushed.
 
-        It is that loop that catches up, at its consumer's pace; without one this waits for ever.
-        Where a connection is lost or a consumer was too slow, the loop has to catch up again.
+        It is the loop over the events that gets there, at its consumer's pace, so wait in another
+        task (or thread); without a loop this waits for ever. When the connection was lost or the
+        consumer was too slow, the loop has to catch up again.
 
         Returns:
             True; or False if the subscription ended before.

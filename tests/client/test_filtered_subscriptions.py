@@ -236,6 +236,23 @@ async def test_filt_10_checkpoint_behind_what_does_not_fit() -> None:
             assert await waiting == [1]
 
 
+async def test_slices_are_never_empty() -> None:
+    async with node_and_client() as (_, client):
+        await write(client, "bbbbaabbbb")
+        async with await client.subscribe_to_all(
+            Beginning, batch_size=2, filter=STREAM_A, checkpoint_interval=1
+        ) as subscription:
+            sizes = []
+            async for batch in subscription.slices():
+                sizes.append(len(batch))
+                assert subscription.checkpoint < batch[0].position
+                if sum(sizes) == 2:
+                    await write(client, "bba")
+                if sum(sizes) == 3:
+                    break
+            assert 0 not in sizes
+
+
 # --- the callback ---
 
 

@@ -397,6 +397,7 @@ async def test_csub_10_page_that_fails(failing: int) -> None:
         assert isinstance(await outcome(reading), ReadError)
         assert seen == [0, 1, 2, 3][: 2 * failing]
         assert not subscription.is_live
+        assert not await subscription.caught_up()
         if failing == 2:
             await link.expect("UnsubscribeFromStream")
         await link.nothing_more()
