@@ -7,6 +7,7 @@ General layout, from the top down; a module imports only from those below it:
                        on a loop in a thread of its own (`_background`)
     server/            the embedded development node (knows nothing of the client)
     connection         connect() and Client
+    users              who may use a server, managed over HTTP
     _acting            all operations in one class; the same with credentials of their own
     _writing, _reading, _following, _administering, _transacting
                        the operations of a client: arguments in, operations out

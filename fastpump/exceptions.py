@@ -45,6 +45,10 @@ __all__ = [
     "TooBusy",
     "UnexpectedCommand",
     "UsageError",
+    "UserCommandConflict",
+    "UserCommandFailed",
+    "UserCommandUnauthorized",
+    "UserNotFound",
     "WriteFailed",
     "WrongExpectedVersion",
 ]
@@ -316,3 +320,36 @@ class SubscriptionCreationFailed(ConversationException):
 
 class SubscriptionFailed(ConversationException):
     pass
+
+
+class UserCommandFailed(FastpumpError):
+    """The server did not do what was asked about a user, nor tell why.
+
+    `login` is the user, None if it was about all of them; `status` is that of HTTP.
+    """
+
+    problem = "the server refused"
+
+    def __init__(self, login: str | None, status: int) -> None:
+        whom = "users" if login is None else f"user {login!r}"
+        super().__init__(f"{whom}: {self.problem} (status {status})")
+        self.login = login
+        self.status = status
+
+
+class UserCommandConflict(UserCommandFailed):
+    """There is such a user already, who is another one."""
+
+    problem = "there is one already"
+
+
+class UserCommandUnauthorized(UserCommandFailed):
+    """The credentials are wrong, missing, or not enough."""
+
+    problem = "not authorised"
+
+
+class UserNotFound(UserCommandFailed):
+    """There is no such user."""
+
+    problem = "there is none"

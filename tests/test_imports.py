@@ -44,7 +44,7 @@ LEVELS = (
         "_transacting",
         "_acting",
     ),
-    ("connection",),
+    ("connection", "users"),
     ("_background", "_blocking", "sync"),
     ("server.*",),
     ("__init__",),
