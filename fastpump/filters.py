@@ -48,9 +48,13 @@ class Filter:
     data: tuple[str, ...]
 
     def __post_init__(self) -> None:
+        if not isinstance(self.data, tuple):
+            raise UsageError("data", f"must be a tuple of str, not {self.data!r:.80}")
         argument = "prefixes" if self.kind == FilterKind.Prefix else "pattern"
         if not self.data:
-            raise UsageError(argument, "are missing; give one or more")
+            raise UsageError(argument, "must be given")
+        if self.kind == FilterKind.Regex and len(self.data) > 1:
+            raise UsageError(argument, "can only be one; alternatives are written with '|'")
         for text in self.data:
             if not utf8_of(argument, text):
                 raise UsageError(argument, "must not be empty; without a filter everything fits")

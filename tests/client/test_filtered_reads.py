@@ -18,6 +18,8 @@ from fastpump import (
     Client,
     End,
     Filter,
+    FilterContext,
+    FilterKind,
     NewEvent,
     Position,
     StreamDirection,
@@ -69,6 +71,8 @@ def streams(events: Any) -> list[tuple[str, int]]:
         (lambda: Filter.stream_prefix(b"a"), "prefixes"),  # type: ignore[arg-type]
         (lambda: Filter.stream_prefix("\ud800"), "prefixes"),
         (lambda: Filter.stream_regex(""), "pattern"),
+        (lambda: Filter(FilterContext.StreamId, FilterKind.Regex, ("a", "b")), "pattern"),
+        (lambda: Filter(FilterContext.StreamId, FilterKind.Prefix, "ab"), "data"),  # type: ignore[arg-type]
         (lambda: Filter.event_type_regex(None), "pattern"),  # type: ignore[arg-type]
     ],
 )

@@ -249,6 +249,26 @@ def test_a_subscriptions_batches(client: sync.Client, stream: str) -> None:
         assert subscription.checkpoint == 2
 
 
+def test_filtered(node: fastpump.server.Node, stream: str) -> None:
+    wanted = fastpump.Filter.stream_prefix(f"{stream}-a")
+    checkpoints: list[fastpump.Position] = []
+    with sync.connect(node.host, node.port, username="admin", password="changeit") as client:
+        for name in ("a", "b", "a", "b"):
+            client.publish_event(f"{stream}-{name}", "t")
+        assert [event.event_number for event in client.iter_all(filter=wanted)] == [0, 1]
+        with client.subscribe_to_all(
+            fastpump.Beginning, filter=wanted, on_checkpoint=checkpoints.append
+        ) as subscription:
+            assert [next(subscription.events).event_number for _ in range(2)] == [0, 1]
+            with ThreadPoolExecutor(1) as pool:
+                waiting = pool.submit(next, subscription.events)
+                assert subscription.caught_up()
+                client.publish_event(f"{stream}-a", "t")
+                assert waiting.result(PATIENCE).event_number == 2
+            assert checkpoints
+            assert subscription.checkpoint == checkpoints[-1]
+
+
 def test_unsubscribing_in_another_thread_ends_the_loop(client: sync.Client, stream: str) -> None:
     subscription = client.subscribe_to(stream)
     with ThreadPoolExecutor(1) as pool:
