@@ -317,7 +317,9 @@ def test_trunc_13_unusable_metadata(client: RawClient, five: str, metadata: byte
 @pytest.mark.parametrize(
     ("metadata", "visible"), [(b'{"$tb":4294967296}', 0), (b'{"$maxCount":4294967296}', 5)]
 )
-def test_trunc_14_64_bits(client: RawClient, five: str, metadata: bytes, visible: int) -> None:
+def test_trunc_14_limits_of_64_bits(
+    client: RawClient, five: str, metadata: bytes, visible: int
+) -> None:
     client.set_metadata(five, metadata)
     page = client.forward(five)
     assert (page.result, len(page.items)) == (SUCCESS, visible)
