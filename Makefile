@@ -74,7 +74,7 @@ $(STAMPS)/wheel: $(STAMPS)/wheel-venv $(PACKAGING) README.md $(SOURCES)
 	@mkdir -p $(@D) && touch $@
 
 $(STAMPS)/installed: $(STAMPS)/wheel
-	$(WHEEL)/bin/python -m pip install --quiet --upgrade "$$(ls dist/fastpump-*.whl)[cli]"
+	$(WHEEL)/bin/python -m pip install --quiet --upgrade "$$(ls dist/fastpump-*.whl)[cli,cluster]"
 	$(WHEEL)/bin/python -m pip install --quiet --no-deps --force-reinstall dist/fastpump-*.whl
 	@mkdir -p $(@D) && touch $@
 
