@@ -10,6 +10,7 @@ from client.peer import eventually, outcome, soon
 
 import fastpump
 import fastpump.server
+from fastpump import _discoverers
 from fastpump.connection_events import Connected, ConnectionEvent
 from fastpump.discovery import (
     DiscoveredNode,
@@ -23,6 +24,12 @@ from fastpump.messages import TcpCommand
 from fastpump.server import Cluster, ClusterNode
 
 pytest.importorskip("aiohttp")
+
+
+@pytest.fixture(autouse=True)
+def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_discoverers, "PAUSE", 0.02)
+
 
 WRITTEN = [TcpCommand.WriteEventsCompleted]
 

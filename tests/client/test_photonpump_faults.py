@@ -67,6 +67,19 @@ ELSEWHERE = {
     "dropped subscriptions are never forgotten": [
         "client/test_subscribing.py::test_what_is_under_way_after_unsubscribe_is_not_unknown",
     ],
+    "a node that is not the leader is not left for the leader": [
+        "client/test_leader.py::test_conn_13_all_requests_go_to_the_leader_once",
+        "client/test_failover.py::test_disc_12_a_follower_serves_reads_and_leads_to_the_leader",
+    ],
+    "gossip only over http": [
+        "client/test_gossip.py::test_disc_01_gossip_over_https",
+        "client/test_failover.py::test_disc_01_over_tls",
+    ],
+    "gossip only in the words of old servers": [
+        "client/test_discovery.py::test_disc_03_both_vocabularies",
+        "client/test_discovery.py::test_disc_01_both_shapes_of_members",
+        "client/test_failover.py::test_disc_01_finds_the_leader",
+    ],
     "local datetimes without a time zone": [
         "acceptance/test_appending.py::test_app_17_created",
     ],

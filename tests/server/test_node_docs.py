@@ -2,38 +2,24 @@
 
 from __future__ import annotations
 
-import ast
 import inspect
 import re
 from pathlib import Path
-from types import CodeType
-from typing import Any
 
 import pytest
+from docslib import Document
 
 import fastpump.server
 from fastpump.server import Faults
 
-DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "node.md"
-TEXT = DOCUMENT.read_text(encoding="utf-8")
-EXAMPLES = re.findall(r"^```python\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE)
+DOCUMENT = Document("node.md")
+TEXT = DOCUMENT.text
 
 
-def compiled(example: str) -> CodeType:
-    code: CodeType = compile(example, str(DOCUMENT), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
-    return code
-
-
-@pytest.mark.parametrize("number", range(len(EXAMPLES)))
-async def test_example(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    example = EXAMPLES[number]
-    if "development" in example:
-        pytest.importorskip("cryptography")
+@DOCUMENT.every_example
+async def test_example(example: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    scope: dict[str, Any] = {"fastpump": fastpump}
-    result = eval(compiled(example), scope)
-    assert inspect.isawaitable(result)
-    await result
+    await DOCUMENT.run(example)
 
 
 def test_every_option_is_described() -> None:
