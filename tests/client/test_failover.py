@@ -38,7 +38,8 @@ class Watched:
     """A client of a cluster, and the ports it has been connected to."""
 
     def __init__(self, cluster: Cluster, **options: Any) -> None:
-        options = {"selector": prefer_master, "reconnect_delay": 0.01, **options}
+        defaults = {"selector": prefer_master, "reconnect_delay": 0.01, "max_discover_attempts": -1}
+        options = {**defaults, **options}
         self.client = fastpump.connect(gossip_seeds=cluster.gossip_seeds, **options)
         self.client.listen(self._note)
         self.ports: list[int] = []
