@@ -179,6 +179,8 @@ async def test_filt_10_from_history_into_live() -> None:
             following = soon(follow(subscription, turns))
             assert await subscription.caught_up()
             await eventually(lambda: subscription.checkpoint == turns[-1])
+            # The one on the switch to live: behind it everything is pushed.
+            assert turns[-1] >= (subscription.last_commit_position, 0)
             so_far = len(turns)
             for number in range(10, 20):
                 await write(client, "a")
