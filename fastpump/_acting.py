@@ -59,7 +59,6 @@ class _ActingOutlet:
         self._auth_block = auth_block
         self.new_correlation_id = dispatcher.new_correlation_id
         self.room = dispatcher.room
-        self.has_been_connected_for = dispatcher.has_been_connected_for
 
     @property
     def is_full(self) -> bool:

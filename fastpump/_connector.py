@@ -40,6 +40,7 @@ from fastpump.exceptions import (
     FastpumpError,
     NotAuthenticated,
     NotMaster,
+    describe,
 )
 from fastpump.messages import Credential, Token
 
@@ -182,7 +183,7 @@ class Connector:
                     raise ConnectFailed(
                         f"Could not connect to {self._discoverer}: {attempt} "
                         f"{'attempt' if attempt == 1 else 'attempts'} in {loop.time() - begin:.1f} "
-                        f"s, the last one to {node} failed with {_describe(error)}"
+                        f"s, the last one to {node} failed with {describe(error)}"
                     ) from error
             unreachable.add(node)
             delay = min(self._settings.reconnect_delay * 2 ** min(attempt, 16), LONGEST_DELAY)
@@ -198,7 +199,7 @@ class Connector:
         except FastpumpError:
             raise
         except Exception as error:  # out of a selector or a retry policy
-            raise DiscoveryFailed(f"Looking for a node failed: {_describe(error)}") from error
+            raise DiscoveryFailed(f"Looking for a node failed: {describe(error)}") from error
 
     def _note_failure(self, node: NodeService, error: Exception) -> None:
         LOG.info("%s: connecting to %s failed: %r", self._name, node, error)
@@ -289,9 +290,9 @@ class Connector:
             elif protocol.closed.done():
                 raise ConnectionLost(f"{kind.__name__}: {protocol.closed.result()}")
             else:
-                operation.time_out()
-                waiter.result()
+                raise operation.no_reply()
         finally:
+            self._dispatcher.forget(operation)
             waiter.cancel()
 
     def _on_lost(self, protocol: ConnectionProtocol, error: ConnectionLost) -> None:
@@ -353,7 +354,3 @@ class Connector:
             self._dispatcher.check_deadlines(now)
         self._check_due = now + CHECK_INTERVAL
         self._timer = loop.call_at(self._check_due, self._check_deadlines)
-
-
-def _describe(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

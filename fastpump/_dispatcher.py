@@ -12,16 +12,20 @@ import math
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
+from uuid import UUID
 
 from fastpump._commands import Command, name_of
 from fastpump._framing import Frame
 from fastpump._ids import CorrelationIds
+from fastpump._settings import ConnectionSettings
 from fastpump.exceptions import (
     BadRequest,
     ConversationException,
     FastpumpError,
     NotMaster,
+    OperationExpired,
     ProtocolError,
+    RetriesLimitReached,
     UsageError,
 )
 
@@ -61,8 +65,11 @@ class Operation(Protocol):
     def fail(self, error: BaseException) -> None:
         """End with an error, unless it has ended already."""
 
-    def time_out(self) -> None:
-        """End because no reply came in time."""
+    def no_reply(self) -> FastpumpError:
+        """What it ends with, or is sent again for, if no reply has come in time."""
+
+    def take_back(self) -> bytes | None:
+        """The frame that makes the server forget a request that it may have heard all the same."""
 
     @property
     def is_abandoned(self) -> bool:
@@ -82,40 +89,48 @@ class Outlet(Protocol):
 
     def send_now(self, frame: bytes) -> None: ...
 
-    def has_been_connected_for(self, seconds: float) -> bool: ...
-
     async def room(self) -> None: ...
 
 
 class Dispatcher:
     """The operations that wait for a reply.
 
+    An operation that was sent may wait for its reply for its own `timeout`. One that was not, since
+    there is no connection, may wait for the settings' `queue_timeout`, as may callers in `room()`.
+
     Attributes:
         follow: tells whether the connection is left for one to the leader that a NotMaster names.
 
     Args:
-        max_in_flight: from this many operations on `is_full` is set and callers should wait in
-            `room()` before they start another one.
-        max_attempts: how often one operation is sent in all, reconnects included.
+        settings: their `max_in_flight` (from this many operations on `is_full` is set and callers
+            should wait in `room()` before they start another one), `max_attempts`, `max_queue`,
+            `queue_timeout` and `fail_on_no_response`.
     """
 
-    def __init__(self, *, max_in_flight: int, max_attempts: int) -> None:
+    def __init__(self, settings: ConnectionSettings) -> None:
         self.is_full = False
         self.unknown_frames = 0
         self.new_correlation_id = CorrelationIds().next
         self.follow: Follow = lambda _: False
         self._clock = asyncio.get_running_loop().time
-        self._max_in_flight = max_in_flight
-        self._max_attempts = max_attempts
+        self._max_in_flight = settings.max_in_flight
+        self._max_attempts = math.inf if settings.max_attempts == -1 else settings.max_attempts
+        self._max_queue = settings.max_queue
+        self._queue_timeout = math.inf if settings.queue_timeout is None else settings.queue_timeout
+        self._fail_on_no_response = settings.fail_on_no_response
         self._operations: dict[bytes, Operation] = {}
-        # Those whose replies go on: they take no place of an operation that is under way, have no
-        # deadline, and end with the connection.
+        # Those that are never sent again, and have no deadline: the handshake, and what has been
+        # answered already and whose replies go on. They take no place of one that is under way.
         self._standing: dict[bytes, Operation] = {}
-        self._connected_at = math.inf
         self._send: Send | None = None
         self._closed_by: FastpumpError | None = None
         self._paused = False
-        self._waiters: deque[asyncio.Future[None]] = deque()
+        # Callers that wait for a place, with the time until which; at the door those for whom
+        # there is no room in the queue. In the order in which they came.
+        self._queue: deque[tuple[asyncio.Future[None], float]] = deque()
+        self._door: deque[asyncio.Future[None]] = deque()
+        # Callers that were given a place and have not run since.
+        self._admitted = 0
         self._known_unknowns: set[int] = set()
 
     def start(self, operation: Operation) -> None:
@@ -127,13 +142,15 @@ class Dispatcher:
         """
         if self._closed_by is not None:
             raise self._closed_by.with_traceback(None)
-        operation.deadline = self._clock() + operation.timeout
         if self._operations.setdefault(operation.correlation_id, operation) is not operation:
             raise UsageError("correlation_id", "belongs to an operation that is under way")
-        if self._send is not None:
+        if self._send is None:
+            operation.deadline = self._clock() + self._queue_timeout
+        else:
+            operation.deadline = self._clock() + operation.timeout
             operation.attempts += 1
             self._send(operation.frame)
-        if len(self._operations) >= self._max_in_flight:
+        if len(self._operations) + self._admitted >= self._max_in_flight:
             self.is_full = True
 
     def send_now(self, frame: bytes) -> None:
@@ -142,10 +159,12 @@ class Dispatcher:
             self._send(frame)
 
     def enter(self, operation: Operation) -> None:
-        """Enter an operation that its caller sends itself: the handshake of a new connection."""
-        operation.deadline = self._clock() + operation.timeout
-        self._operations[operation.correlation_id] = operation
-        operation.attempts = self._max_attempts
+        """Enter an operation that its caller sends and times: the handshake of a new connection."""
+        self._standing[operation.correlation_id] = operation
+
+    def forget(self, operation: Operation) -> None:
+        """The caller of `enter` waits no more."""
+        self._standing.pop(operation.correlation_id, None)
 
     def dispatch(self, frames: list[Frame]) -> None:
         """Hand each frame to its operation; count those that have none.
@@ -175,7 +194,6 @@ class Dispatcher:
     def connected(self, send: Send) -> None:
         """There is a usable connection: send everything that waits, with new correlation ids."""
         self._send = send
-        self._connected_at = self._clock()
         waiting = list(self._operations.values())
         self._operations.clear()
         for operation in waiting:
@@ -190,26 +208,21 @@ class Dispatcher:
         Operations that were sent often enough, and those whose replies go on, fail with `error`.
         """
         self._send = None
-        self._connected_at = math.inf
         self._paused = False
         self._fail_standing(error)
+        deadline = self._clock() + self._queue_timeout
         for correlation_id, operation in list(self._operations.items()):
-            if operation.is_abandoned or operation.attempts >= self._max_attempts:
+            if operation.is_abandoned or self._was_sent_often_enough(operation, error):
                 del self._operations[correlation_id]
-                operation.fail(error)
+            operation.deadline = deadline
         self._admit()
 
     def retry(self, operation: Operation, error: ConversationException) -> None:
-        """Send an operation again that a node did not handle; `error` if that was often enough.
+        """Send an operation again that a node did not handle now, unless that was often enough.
 
         That is done in a moment, or on the next connection if this one is left for the leader's.
         """
-        if operation.is_abandoned:
-            return
-        if operation.attempts >= self._max_attempts:
-            if operation.attempts > 1:
-                error.message += f" (sent {operation.attempts} times)"
-            operation.fail(error)
+        if operation.is_abandoned or self._was_sent_often_enough(operation, error):
             return
         self._renew(operation)
         if isinstance(error, NotMaster) and self.follow(error):
@@ -229,29 +242,48 @@ class Dispatcher:
             operation.fail(error)
         self._fail_standing(error)
         self.is_full = False
-        for waiter in self._waiters:
+        for waiter in (*(waiter for waiter, _ in self._queue), *self._door):
             if not waiter.done():
-                waiter.set_result(None)
-        self._waiters.clear()
-
-    def has_been_connected_for(self, seconds: float) -> bool:
-        """Whether the present connection is at least that old."""
-        return self._clock() - self._connected_at >= seconds
+                waiter.set_exception(error.with_traceback(None))
+        self._queue.clear()
+        self._door.clear()
 
     def check_deadlines(self, now: float) -> None:
-        """End operations whose time is over; forget those nobody waits for that were never sent.
+        """See to operations and callers whose time is over; `now` is the event loop's clock.
 
-        One that was sent stays until its reply or its time is up, so that the reply is not taken
-        for an unknown one. `now` is the event loop's clock.
+        One that nobody waits for any more stays as long as a reply to it may come, so that this is
+        not taken for an unknown one.
         """
         for operation in list(self._operations.values()):
             if operation.deadline <= now:
                 del self._operations[operation.correlation_id]
-                operation.time_out()
-            elif operation.attempts == 0 and operation.is_abandoned:
+                if not operation.is_abandoned:
+                    self._on_deadline(operation)
+            elif operation.is_abandoned and self._is_unsent(operation):
                 del self._operations[operation.correlation_id]
+        while self._queue and self._queue[0][1] <= now:
+            waiter = self._next_in_queue()
+            if not waiter.done():
+                waiter.set_exception(OperationExpired(None, self._queue_timeout))
         if self.is_full:
             self._admit()
+
+    def _is_unsent(self, operation: Operation) -> bool:
+        return self._send is None or operation.deadline == math.inf
+
+    def _on_deadline(self, operation: Operation) -> None:
+        if self._send is None:
+            conversation_id = UUID(bytes_le=operation.correlation_id)
+            operation.fail(OperationExpired(conversation_id, self._queue_timeout))
+            return
+        error = operation.no_reply()
+        if (frame := operation.take_back()) is not None:
+            self._send(frame)
+        if self._fail_on_no_response:
+            operation.fail(error)
+        elif not self._was_sent_often_enough(operation, error):
+            self._renew(operation)
+            self._send_again(operation, operation.correlation_id)
 
     def pause(self) -> None:
         """The connection cannot take more bytes for now."""
@@ -264,26 +296,45 @@ class Dispatcher:
         self._admit()
 
     async def room(self) -> None:
-        """Wait until another operation may be started."""
-        while self.is_full:
-            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiters.append(waiter)
-            try:
-                await waiter
-            except asyncio.CancelledError:
-                # A waiter that was let in but will not use its place passes it on.
-                if waiter.done() and not waiter.cancelled():
-                    self._admit()
-                raise
+        """Wait until another operation may be started, which has to be done at once then.
+
+        Callers get their places in the order in which they came.
+
+        Raises:
+            OperationExpired: there was none within the settings' `queue_timeout`. The time before
+                the caller is one of the first `max_queue` that wait does not count.
+        """
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if len(self._queue) < self._max_queue:
+            self._queue.append((waiter, self._clock() + self._queue_timeout))
+        else:
+            self._door.append(waiter)
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            # One that was let in but will not use its place passes it on.
+            if not waiter.cancelled() and waiter.exception() is None:
+                self._admitted -= 1
+                self._admit()
+            raise
+        self._admitted -= 1
 
     def _admit(self) -> None:
-        places = self._max_in_flight - len(self._operations)
-        self.is_full = self._paused or places <= 0
-        while not self._paused and places > 0 and self._waiters:
-            waiter = self._waiters.popleft()
+        places = self._max_in_flight - len(self._operations) - self._admitted
+        while places > 0 and self._queue and not self._paused:
+            waiter = self._next_in_queue()
             if not waiter.done():
                 waiter.set_result(None)
+                self._admitted += 1  # who comes before it runs must not take its place
                 places -= 1
+        self.is_full = self._paused or places <= 0
+
+    def _next_in_queue(self) -> asyncio.Future[None]:
+        """Take it out; somebody from the door goes in."""
+        waiter, _ = self._queue.popleft()
+        while self._door and len(self._queue) < self._max_queue:
+            self._queue.append((self._door.popleft(), self._clock() + self._queue_timeout))
+        return waiter
 
     def _dispatch_standing(self, frame: Frame) -> None:
         operation = self._standing.get(frame.correlation_id)
@@ -292,7 +343,7 @@ class Dispatcher:
             return
         ended = True
         try:
-            ended = operation.on_frame(frame, self.retry)
+            ended = operation.on_frame(frame, _give_up)
         finally:
             if ended:
                 del self._standing[frame.correlation_id]
@@ -303,8 +354,17 @@ class Dispatcher:
         for operation in operations:
             operation.fail(error)
 
+    def _was_sent_often_enough(self, operation: Operation, error: FastpumpError) -> bool:
+        """Whether it ends here, because the last attempt failed with `error`."""
+        if operation.attempts < self._max_attempts:
+            return False
+        conversation_id = UUID(bytes_le=operation.correlation_id)
+        operation.fail(RetriesLimitReached(conversation_id, operation.attempts, error))
+        return True
+
     def _renew(self, operation: Operation) -> None:
         """Enter the operation under a new correlation id, so that no late reply can meet it."""
+        operation.deadline = math.inf  # until it is sent
         operation.correlation_id = self.new_correlation_id()
         # Command and flags stand before the correlation id, auth block and payload behind it.
         operation.frame = operation.frame[:6] + operation.correlation_id + operation.frame[22:]
@@ -315,6 +375,7 @@ class Dispatcher:
         waits = self._operations.get(correlation_id) is operation
         if waits and self._send is not None and not operation.is_abandoned:
             operation.attempts += 1
+            operation.deadline = self._clock() + operation.timeout
             self._send(operation.frame)
 
     def _count_unknown(self, frame: Frame) -> None:
@@ -329,3 +390,8 @@ class Dispatcher:
             LOG.info(
                 "%s for an operation that is not known, or no more; ignored", name_of(frame.command)
             )
+
+
+def _give_up(operation: Operation, error: ConversationException) -> None:
+    """In place of a retry."""
+    operation.fail(error)

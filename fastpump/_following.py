@@ -44,7 +44,7 @@ class Following(Reading):
                 Beyond that the subscription goes on from history, at the consumer's pace.
 
         Raises:
-            AccessDenied, NotAuthenticated, OperationTimedOut, SubscriptionCreationFailed: the
+            AccessDenied, NotAuthenticated, RetriesLimitReached, SubscriptionCreationFailed: the
                 server does not confirm it (only with -1; otherwise the loop over the events raises
                 it).
             StreamDeleted: the stream was deleted for ever (likewise).
@@ -99,7 +99,7 @@ class Following(Reading):
                 events raises it.
 
         Raises:
-            AccessDenied, NotAuthenticated, OperationTimedOut: as in `subscribe_to`.
+            AccessDenied, NotAuthenticated, RetriesLimitReached: as in `subscribe_to`.
             BadRequest: the server does not know filters, or the filter's pattern is none; likewise.
 
         >>> async with await client.subscribe_to_all(

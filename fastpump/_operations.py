@@ -65,7 +65,7 @@ class Operation:
     Args:
         correlation_id, frame: the request.
         waiter: gets the result or the error.
-        timeout: seconds the reply may take, from the first time it is sent or queued.
+        timeout: seconds the reply may take each time it is sent.
         stream: the stream it is about, for results and errors.
         number: the expected version of a write, the first event number of a read.
     """
@@ -146,9 +146,11 @@ class Operation:
     def bad_request(self, text: str) -> BadRequest:
         return BadRequest(self.conversation_id, text)
 
-    def time_out(self) -> None:
-        name = name_of(self.frame[4])
-        self.fail(OperationTimedOut(self.conversation_id, name, self.timeout))
+    def no_reply(self) -> OperationTimedOut:
+        return OperationTimedOut(self.conversation_id, name_of(self.frame[4]), self.timeout)
+
+    def take_back(self) -> bytes | None:
+        return None  # what was heard may well be done
 
     def _on_other_frame(self, frame: Frame, retry: Retry) -> None:
         if frame.command == Command.NotHandled:

@@ -17,7 +17,7 @@ SHORTEST_FRAME, LONGEST_FRAME = 18, 0x7FFFFFFF
 
 @dataclass(frozen=True)
 class ConnectionSettings:
-    """How one client connects. Seconds throughout; the defaults are the reference client's."""
+    """How one client connects; `connect` says what each means. Seconds throughout."""
 
     connect_timeout: float = 5.0
     operation_timeout: float = 7.0
@@ -27,6 +27,9 @@ class ConnectionSettings:
     max_reconnects: int = 10
     max_attempts: int = 11
     max_in_flight: int = 5000
+    max_queue: int = 5000
+    queue_timeout: float | None = None
+    fail_on_no_response: bool = False
     max_frame_size: int = MAX_FRAME_SIZE
     gossip_timeout: float = 1.0
     max_discover_attempts: int = 10
@@ -37,41 +40,56 @@ class ConnectionSettings:
     def __post_init__(self) -> None:
         for name, (accepts, wanted) in _RULES.items():
             value = getattr(self, name)
-            if not isinstance(value, (int, float)) or not accepts(value):
+            if not accepts(value):
                 raise UsageError(name, f"must be {wanted}, not {value!r:.80}")
 
 
 Rule = tuple[Callable[[Any], bool], str]
 
-_TIME: Rule = (lambda value: value > 0, "above 0 seconds")
-_DELAY: Rule = (lambda value: value >= 0, "0 seconds or more")
-_FLAG: Rule = (lambda value: isinstance(value, bool), "True or False")
-_COUNT: Rule = (lambda value: isinstance(value, int) and value >= 1, "1 or more")
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+_TIME: Rule = (lambda value: _is_number(value) and value > 0, "above 0 seconds")
+_DELAY: Rule = (lambda value: _is_number(value) and value >= 0, "0 seconds or more")
+_TIME_OR_NO_LIMIT: Rule = (
+    lambda value: value is None or _TIME[0](value),
+    "above 0 seconds, or None for no limit",
+)
+_FLAG: Rule = (lambda value: isinstance(value, bool), "True or False")
+_COUNT: Rule = (lambda value: _is_whole(value) and value >= 1, "1 or more")
 _COUNT_OR_NO_LIMIT: Rule = (
-    lambda value: isinstance(value, int) and (value >= 1 or value == -1),
+    lambda value: _is_whole(value) and (value >= 1 or value == -1),
     "1 or more, or -1 for no limit",
 )
 
 _RULES: dict[str, Rule] = {
     "connect_timeout": _TIME,
     "operation_timeout": _TIME,
+    "fail_on_no_response": _FLAG,
+    "queue_timeout": _TIME_OR_NO_LIMIT,
     "heartbeat_interval": _TIME,
     "heartbeat_timeout": _DELAY,
     "reconnect_delay": _DELAY,
     "max_reconnects": (
-        lambda value: isinstance(value, int) and value >= -1,
+        lambda value: _is_whole(value) and value >= -1,
         "0 or more, or -1 for no limit",
     ),
     "gossip_timeout": _TIME,
     "max_discover_attempts": _COUNT_OR_NO_LIMIT,
-    "max_attempts": _COUNT,
-    "require_master": _FLAG,
+    "max_attempts": _COUNT_OR_NO_LIMIT,
     "max_in_flight": _COUNT,
+    "max_queue": _COUNT,
     "max_frame_size": (
-        lambda value: isinstance(value, int) and SHORTEST_FRAME <= value <= LONGEST_FRAME,
+        lambda value: _is_whole(value) and SHORTEST_FRAME <= value <= LONGEST_FRAME,
         f"{SHORTEST_FRAME} to {LONGEST_FRAME} bytes",
     ),
+    "require_master": _FLAG,
 }
 
 

@@ -101,6 +101,10 @@ class Subscribe(Operation):
         """The subscriber wants no more; what still comes until the server's last word is let go."""
         self._has_left = True
 
+    def take_back(self) -> bytes:
+        # The id is the one it has now: a request that was sent again has got a new one.
+        return encode_frame(Command.UnsubscribeFromStream, self.correlation_id)
+
     def on_frame(self, frame: Frame, retry: Retry) -> bool:
         if self._has_left:
             return not self._goes_on(frame.command)
@@ -128,7 +132,7 @@ class Subscribe(Operation):
             self.was_dropped = True
             self._on_dropped(_cold.decode("SubscriptionDropped", frame.body).reason, retry)
         else:
-            super()._on_other_frame(frame, _give_up if self._is_confirmed else retry)
+            super()._on_other_frame(frame, retry)
 
     def _on_dropped(self, reason: int, retry: Retry) -> None:
         if reason == SubscriptionDropReason.Unsubscribed and self._is_confirmed:
@@ -205,11 +209,6 @@ class SubscribeToFiltered(Filtered, SubscribeToStream):
             super()._on_other_frame(frame, retry)
 
 
-def _give_up(operation: Operation, error: ConversationException) -> None:
-    """In place of a retry: who was subscribed already has to say where to go on."""
-    operation.fail(error)
-
-
 class Wire:
     """What a subscription needs to talk to the server."""
 
@@ -221,11 +220,4 @@ class Wire:
         """Ask the server to stop."""
         operation.leave()
         if operation.attempts:
-            # The id is the one it has now: a request that was sent again has got a new one.
-            self._dispatcher.send_now(
-                encode_frame(Command.UnsubscribeFromStream, operation.correlation_id)
-            )
-
-    def was_out_of_reach(self) -> bool:
-        """Whether a request that has just timed out spent some of its time without connection."""
-        return not self._dispatcher.has_been_connected_for(self._timeout)
+            self._dispatcher.send_now(operation.take_back())

@@ -35,8 +35,15 @@ class Client(Operations):
     not doubled by that, since their event ids stay the same (protocol document, section 5.4).
 
     Every operation may raise, besides what it names: `UsageError` before anything is sent,
-    `OperationTimedOut`, `ConnectionLost` or `ConnectFailed` when the connection could not be
-    restored, `ClientClosed`, `NotAuthenticated`, `AccessDenied`, `BadRequest`, `NotReady`.
+    `RetriesLimitReached`, `OperationExpired`, `OperationTimedOut`, `ConnectFailed` when the
+    connection could not be restored, `ClientClosed`, `NotAuthenticated`, `AccessDenied`,
+    `BadRequest`.
+
+    An operation is at any time either sent or waits to be sent. One that was sent may wait for its
+    reply for `operation_timeout` seconds; then it is sent again, up to `max_attempts` times in all,
+    or fails at once with `fail_on_no_response`. One that waits, for a place or for a connection,
+    may do so for `queue_timeout` seconds, or as long as it takes. Use `asyncio.timeout` for a limit
+    to all that together.
     """
 
     def __init__(
@@ -73,9 +80,7 @@ class Client(Operations):
         if self._connector is not None:
             raise ClientClosed("A client can be connected once; make another one with connect()")
         self._loop = asyncio.get_running_loop()
-        dispatcher = Dispatcher(
-            max_in_flight=self._settings.max_in_flight, max_attempts=self._settings.max_attempts
-        )
+        dispatcher = Dispatcher(self._settings)
         self._connector = Connector(
             self._discoverer,
             dispatcher,
@@ -162,6 +167,9 @@ def connect(
     max_reconnects: int = ConnectionSettings.max_reconnects,
     max_attempts: int = ConnectionSettings.max_attempts,
     max_in_flight: int = ConnectionSettings.max_in_flight,
+    max_queue: int = ConnectionSettings.max_queue,
+    queue_timeout: float | None = ConnectionSettings.queue_timeout,
+    fail_on_no_response: bool = ConnectionSettings.fail_on_no_response,
     max_frame_size: int = ConnectionSettings.max_frame_size,
     tls: bool | ssl.SSLContext = False,
     ca_file: str | os.PathLike[str] | None = None,
@@ -191,13 +199,21 @@ def connect(
         max_discover_attempts: rounds of asking all of them before there is a `DiscoveryFailed`;
             -1 for no limit. Between two rounds there are 0.5 s.
         connect_timeout: seconds for one attempt to connect, and for each step of its handshake.
-        operation_timeout: seconds until an operation without a reply fails.
+        operation_timeout: seconds an operation that was sent may wait for its reply.
+        fail_on_no_response: what then: fail with OperationTimedOut, or (by default) be sent again.
         heartbeat_interval: seconds of silence until a heartbeat is sent.
         heartbeat_timeout: further seconds of silence until the connection is given up.
         reconnect_delay: seconds before the second attempt; grows up to 5 s, with some chance.
         max_reconnects: attempts to reconnect before the client gives up; -1 for no limit.
-        max_attempts: how often one operation is sent in all, over reconnects.
-        max_in_flight: operations under way from which on callers wait for a place.
+        max_attempts: how often one operation is sent in all, because there was no reply, the
+            connection was lost or the node was not ready; then it fails with RetriesLimitReached.
+            -1 for no limit.
+        max_in_flight: operations under way from which on callers wait for a place. They get it in
+            the order in which they came.
+        max_queue: how many of the waiting callers are in the queue, where `queue_timeout` counts.
+            Those behind wait too, at its door, for as long as it takes; nobody is turned away.
+        queue_timeout: seconds a caller may wait in the queue, and an operation for a connection;
+            then it fails with OperationExpired. None for no limit.
         max_frame_size: longest message accepted, in bytes; 64 MiB is the protocol's own limit.
         tls: speak TLS, and verify the node's certificate; or a context of your own that says how.
         ca_file: certificates (PEM) to verify it with instead of the system's; needs `tls=True`.
@@ -225,6 +241,9 @@ def connect(
         max_reconnects=max_reconnects,
         max_attempts=max_attempts,
         max_in_flight=max_in_flight,
+        max_queue=max_queue,
+        queue_timeout=queue_timeout,
+        fail_on_no_response=fail_on_no_response,
         max_frame_size=max_frame_size,
         gossip_timeout=gossip_timeout,
         max_discover_attempts=max_discover_attempts,

@@ -29,6 +29,7 @@ __all__ = [
     "NotHandled",
     "NotMaster",
     "NotReady",
+    "OperationExpired",
     "OperationNotSupported",
     "OperationTimedOut",
     "PayloadUnreadable",
@@ -37,6 +38,7 @@ __all__ = [
     "PublishFailed",
     "PublishFailure",
     "ReadError",
+    "RetriesLimitReached",
     "ServerError",
     "StreamDeleted",
     "StreamNotFound",
@@ -52,6 +54,10 @@ __all__ = [
     "WriteFailed",
     "WrongExpectedVersion",
 ]
+
+
+def describe(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
 class FastpumpError(Exception):
@@ -122,8 +128,39 @@ class ConversationException(FastpumpError):
         return self.message
 
 
+class OperationExpired(ConversationException, TimeoutError):
+    """The operation waited too long for a place or a connection; see `queue_timeout` of `connect`.
+
+    Nothing of it was sent, unless it was waiting because its connection was lost.
+    """
+
+    retriable = True
+
+    def __init__(self, conversation_id: UUID | None, seconds: float) -> None:
+        super().__init__(conversation_id, f"Could not be sent within {seconds:g} s")
+
+
+class RetriesLimitReached(ConversationException):
+    """The operation was sent as often as `max_attempts` of `connect` allows.
+
+    The last time it failed with `last_error`, which is its `__cause__` too.
+    """
+
+    retriable = True
+
+    def __init__(
+        self, conversation_id: UUID | None, attempts: int, last_error: BaseException
+    ) -> None:
+        super().__init__(
+            conversation_id,
+            f"Sent {attempts} times, the last one failed with {describe(last_error)}",
+        )
+        self.attempts = attempts
+        self.last_error = self.__cause__ = last_error
+
+
 class OperationTimedOut(ConversationException, TimeoutError):
-    """No reply came within the operation's time."""
+    """No reply came within the time of one attempt."""
 
     retriable = True
 
@@ -297,8 +334,8 @@ class PublishFailure(NamedTuple):
 class PublishFailed(FastpumpError):
     """A publisher could not have some events written; `failures` has all of them.
 
-    If the reason of a failure is that no answer came (`OperationTimedOut`, `ConnectionLost`,
-    `ClientClosed`), its events may be written nevertheless.
+    If the reason of a failure is that no answer came (`RetriesLimitReached`, `OperationTimedOut`,
+    `ConnectFailed`, `ClientClosed`), its events may be written nevertheless.
     """
 
     def __init__(self, failures: Sequence[PublishFailure]) -> None:

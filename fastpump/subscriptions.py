@@ -30,7 +30,12 @@ from fastpump._events import Event, Events
 from fastpump._logs import Log
 from fastpump._read_ahead import ReadAhead
 from fastpump._subscribing import Confirmation
-from fastpump.exceptions import ConnectionLost, OperationTimedOut, StreamNotFound
+from fastpump.exceptions import (
+    ConnectionLost,
+    OperationExpired,
+    RetriesLimitReached,
+    StreamNotFound,
+)
 from fastpump.messages import Position
 
 LOG = logging.getLogger("fastpump.subscriptions")
@@ -102,9 +107,6 @@ class PushBuffer:
         self.is_open = False
         self.was_dropped = error is None
         self.error = error
-        if isinstance(error, OperationTimedOut):
-            # The request may have been heard all the same.
-            self._log.unsubscribe(self._operation)
         self._bell.ring()
 
     # --- for the consumer ---
@@ -229,7 +231,7 @@ class Subscription(Consuming):
         """Begin with what is written from now on.
 
         Raises:
-            AccessDenied, NotAuthenticated, OperationTimedOut, …: the server does not allow it.
+            AccessDenied, NotAuthenticated, RetriesLimitReached, …: the server does not allow it.
             StreamDeleted: nothing will ever be written to it.
         """
         try:
@@ -306,8 +308,8 @@ class Subscription(Consuming):
                 if self._log.tells_checkpoints and self.is_live:
                     is_further = is_behind(pushed_behind, self._last)
                     yield self._stretch((), pushed_behind if is_further else self._last)
-        except (ConnectionLost, OperationTimedOut) as error:
-            if isinstance(error, OperationTimedOut) and not self._log.was_out_of_reach():
+        except (ConnectionLost, OperationExpired, RetriesLimitReached) as error:
+            if not was_out_of_reach(error):
                 raise
             self._note_interruption()
         finally:
@@ -405,6 +407,13 @@ class Subscription(Consuming):
             self._pages.stop()
         if self._pushes is not None:
             self._pushes.close()
+
+
+def was_out_of_reach(error: BaseException | None) -> bool:
+    """Whether a request failed for lack of a connection, and may do well on the next one."""
+    if isinstance(error, RetriesLimitReached):
+        error = error.last_error
+    return isinstance(error, (ConnectionLost, OperationExpired))
 
 
 def is_behind(place: Any, last: Any) -> bool:

@@ -151,7 +151,6 @@ class _ObservedOutlet:
         self.new_correlation_id = outlet.new_correlation_id
         self.room = outlet.room
         self.send_now = outlet.send_now
-        self.has_been_connected_for = outlet.has_been_connected_for
 
     @property
     def is_full(self) -> bool:

@@ -12,7 +12,7 @@ from client.peer import Link, Peer, connected, eventually, leader_info, outcome,
 import fastpump
 import fastpump.server
 from fastpump import _connector
-from fastpump.exceptions import ConnectFailed, NotMaster, OperationTimedOut
+from fastpump.exceptions import ConnectFailed, NotMaster, OperationExpired, RetriesLimitReached
 
 
 async def refer(link: Link, command: str, info: bytes) -> None:
@@ -52,9 +52,10 @@ async def test_conn_13_the_node_names_itself() -> None:
         for _ in range(3):
             await refer(link, "ReadStreamEventsForward", leader_info(peer.port))
         error = await outcome(asking)
-        assert isinstance(error, NotMaster)
+        assert isinstance(error, RetriesLimitReached)
+        assert isinstance(error.last_error, NotMaster)
         assert f"127.0.0.1:{peer.port}" in str(error)
-        assert "sent 3 times" in str(error)
+        assert "Sent 3 times" in str(error)
         assert peer.connections == 1
         ping = soon(client.ping())
         link.reply(await link.expect("Ping"))
@@ -68,7 +69,9 @@ async def test_conn_13_the_node_names_itself_by_address() -> None:
         asking = soon(client.get("s"))
         for _ in range(2):
             await refer(link, "ReadStreamEventsForward", leader_info(peer.port))
-        assert isinstance(await outcome(asking), NotMaster)
+        error = await outcome(asking)
+        assert isinstance(error, RetriesLimitReached)
+        assert isinstance(error.last_error, NotMaster)
         assert peer.connections == 1
         await client.close()
 
@@ -82,8 +85,9 @@ async def test_conn_13_two_nodes_that_name_each_other() -> None:
         for _ in range(4):  # it stays here for a while
             await refer(link, "ReadStreamEventsForward", leader_info(first.port))
         error = await outcome(asking)
-        assert isinstance(error, NotMaster)
-        assert "sent 5 times" in str(error)
+        assert isinstance(error, RetriesLimitReached)
+        assert isinstance(error.last_error, NotMaster)
+        assert "Sent 5 times" in str(error)
         assert (first.connections, second.connections) == (1, 1)
         await client.close()
 
@@ -97,7 +101,9 @@ async def test_conn_13_to_and_fro_ends_too(monkeypatch: pytest.MonkeyPatch) -> N
             await refer(link, "ReadStreamEventsForward", leader_info(leader.port))
             link = await leader.accept_and_greet()
         await refer(link, "ReadStreamEventsForward", leader_info(first.port))
-        assert isinstance(await outcome(asking), NotMaster)
+        error = await outcome(asking)
+        assert isinstance(error, RetriesLimitReached)
+        assert isinstance(error.last_error, NotMaster)
         assert (first.connections, second.connections) == (3, 3)
         await client.close()
 
@@ -149,11 +155,11 @@ async def test_conn_13_followed_also_where_reconnecting_is_not_wanted() -> None:
 
 
 async def test_conn_13_a_leader_that_does_not_answer() -> None:
-    async with connected(operation_timeout=0.3) as (client, link, _), Peer() as leader:
+    async with connected(queue_timeout=0.3) as (client, link, _), Peer() as leader:
         asking = soon(client.ping())
         await refer(link, "Ping", leader_info(leader.port))
         await leader.accept()
-        assert isinstance(await outcome(asking), OperationTimedOut)
+        assert isinstance(await outcome(asking), OperationExpired)
         await client.close()
 
 

@@ -478,7 +478,8 @@ class TestFailures:
         assert sum(len(failure.events) for failure in failures) == 3000
 
     async def test_no_answer_in_time(self) -> None:
-        async with connected(operation_timeout=0.05) as (client, link, _):
+        options: dict[str, Any] = {"operation_timeout": 0.05, "fail_on_no_response": True}
+        async with connected(**options) as (client, link, _):
             with pytest.raises(PublishFailed, match="no reply within"):
                 async with client.publisher(max_batch_events=1) as publisher:
                     await publisher.send_many("s", events(3))

@@ -9,7 +9,13 @@ from client.pages import events_of, stream_page
 from client.peer import Peer, connected, outcome, reply_to, soon
 
 import fastpump
-from fastpump.exceptions import ClientClosed, ConnectFailed, ConnectionLost, OperationTimedOut
+from fastpump.exceptions import (
+    ClientClosed,
+    ConnectFailed,
+    ConnectionLost,
+    OperationExpired,
+    RetriesLimitReached,
+)
 
 
 async def test_conn_07_sent_again_with_new_correlation_ids_and_the_same_event_ids() -> None:
@@ -133,8 +139,11 @@ async def test_conn_07_sent_only_so_often() -> None:
             await link.expect("Ping")
             await link.cut()
             link = await peer.accept_and_greet()
-        with pytest.raises(ConnectionLost, match="closed by the server"):
+        with pytest.raises(RetriesLimitReached, match=r"3 times.*closed by the server") as caught:
             await call
+        assert caught.value.attempts == 3
+        assert isinstance(caught.value.last_error, ConnectionLost)
+        assert caught.value.__cause__ is caught.value.last_error
         await link.nothing_more()
 
 
@@ -190,15 +199,17 @@ async def test_conn_02_no_reconnects_wanted() -> None:
         assert peer.connections == 1
 
 
-async def test_conn_09_times_out_while_there_is_no_connection() -> None:
+async def test_conn_09_expires_while_there_is_no_connection() -> None:
     peer = Peer()
     async with peer:
-        client, _ = await peer.connect(
-            operation_timeout=0.05, max_reconnects=-1, reconnect_delay=0.001
+        client, link = await peer.connect(
+            queue_timeout=0.05, max_reconnects=-1, reconnect_delay=0.001
         )
-    for _ in range(2):
-        with pytest.raises(OperationTimedOut):
-            await client.ping()
+        sent = soon(client.ping())
+        await link.expect("Ping")
+    for call in (sent, client.ping(), client.get("s")):
+        with pytest.raises(OperationExpired, match=r"within 0\.05 s"):
+            await call
     await client.close()
 
 

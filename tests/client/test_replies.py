@@ -125,8 +125,9 @@ async def test_server_timeouts_without_end() -> None:
         writing = soon(client.publish_event("s", "t"))
         for _ in range(3):
             link.reply(await link.expect("WriteEvents"), result=1, message="Prepare phase timeout.")
-        with pytest.raises(errors.WriteFailed, match="Prepare phase timeout"):
+        with pytest.raises(errors.RetriesLimitReached, match="Prepare phase timeout") as caught:
             await writing
+        assert isinstance(caught.value.last_error, errors.WriteFailed)
         await link.nothing_more()
 
 
@@ -264,7 +265,10 @@ async def test_conn_13_never_ready(reason: int, kind: type[Exception]) -> None:
         asking = soon(client.ping())
         for _ in range(2):
             link.reply(await link.expect("Ping"), "NotHandled", reason=reason)
-        assert type(await outcome(asking)) is kind
+        error = await outcome(asking)
+        assert isinstance(error, errors.RetriesLimitReached)
+        assert type(error.last_error) is kind
+        assert kind.__name__ in str(error)
 
 
 async def test_retry_of_a_cancelled_call_is_not_sent() -> None:
@@ -300,9 +304,10 @@ async def test_conn_13_not_master_without_a_leader() -> None:
         for _ in range(3):
             link.reply(await link.expect("ReadEvent"), "NotHandled", reason=2)
         error = await outcome(asking)
-        assert isinstance(error, errors.NotMaster)
-        assert error.leader is None
-        assert "sent 3 times" in str(error)
+        assert isinstance(error, errors.RetriesLimitReached)
+        assert isinstance(error.last_error, errors.NotMaster)
+        assert error.last_error.leader is None
+        assert "Sent 3 times" in str(error)
         assert peer.connections == 1
 
 
@@ -362,7 +367,8 @@ async def test_conn_08_late_reply_of_a_call_that_timed_out(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)
-    async with connected(operation_timeout=0.05) as (client, link, peer):
+    options: dict[str, Any] = {"operation_timeout": 0.05, "fail_on_no_response": True}
+    async with connected(**options) as (client, link, peer):
         asking = soon(client.get("s"))
         request = await link.expect("ReadStreamEventsForward")
         with pytest.raises(errors.OperationTimedOut) as caught:
@@ -511,6 +517,6 @@ async def test_reply_above_the_limit() -> None:
         asking = soon(client.get("s"))
         request = await link.expect("ReadStreamEventsForward")
         link.send_raw(stream_page(request, events_of("s", 1, bytes(1000))))
-        with pytest.raises(errors.ConnectionLost, match="is not between 18 and 1000"):
+        with pytest.raises(errors.RetriesLimitReached, match="is not between 18 and 1000"):
             await asking
         await peer.accept_and_greet()

@@ -27,13 +27,13 @@ from fastpump import Beginning
 from fastpump.exceptions import (
     AccessDenied,
     BadRequest,
-    ConnectionLost,
     FastpumpError,
     NotAuthenticated,
     NotHandled,
     OperationTimedOut,
     PayloadUnreadable,
     ReadError,
+    RetriesLimitReached,
     StreamDeleted,
     SubscriptionCreationFailed,
     SubscriptionFailed,
@@ -249,7 +249,8 @@ async def test_unsubscribed_after_a_second_request() -> None:
 
 
 async def test_no_confirmation_in_time() -> None:
-    async with connected(operation_timeout=0.2) as (client, link, _):
+    options = {"operation_timeout": 0.2, "fail_on_no_response": True}
+    async with connected(**options) as (client, link, _):
         subscribing = soon(client.subscribe_to("s"))
         request = await link.expect("SubscribeToStream")
         assert isinstance(await outcome(subscribing), OperationTimedOut)
@@ -404,7 +405,8 @@ async def test_csub_10_page_that_fails(failing: int) -> None:
 
 
 async def test_history_without_an_answer() -> None:
-    async with connected(operation_timeout=0.2) as (client, link, _):
+    options = {"operation_timeout": 0.2, "fail_on_no_response": True}
+    async with connected(**options) as (client, link, _):
         subscription = await client.subscribe_to("s", 0)
         reading = soon(next_number(subscription))
         await link.expect(READ)
@@ -578,7 +580,7 @@ async def test_cut_too_often_before_the_confirmation() -> None:
         subscribing = soon(client.subscribe_to("s"))
         await link.expect("SubscribeToStream")
         await link.cut()
-        assert isinstance(await outcome(subscribing), ConnectionLost)
+        assert isinstance(await outcome(subscribing), RetriesLimitReached)
         await (await peer.accept_and_greet()).nothing_more()
 
 
@@ -597,14 +599,16 @@ async def test_outage_longer_than_an_operation_may_take(moment: str) -> None:
         await asyncio.sleep(0.5)
         await link.cut()
         link = await peer.accept_and_greet()
-        request = await link.expect(READ)
-        while request.command == READ:
-            link.send_raw(stream_page(request, events_of("s", 2)))
-            request = await link.receive()
-        link.reply(request, last_event_number=1, last_commit_position=1)
-        await eventually(lambda: subscription.is_live)
-        await subscription.unsubscribe()
-        await reading
+
+        def answer(request: Request) -> bytes | None:
+            if request.command == READ:
+                return stream_page(request, events_of("s", 2))
+            return reply_to(request, last_event_number=1, last_commit_position=1)
+
+        async with serving(link, answer):
+            await eventually(lambda: subscription.is_live)
+            await subscription.unsubscribe()
+            await reading
         assert seen == [0, 1]
 
 

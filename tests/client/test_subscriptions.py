@@ -21,6 +21,7 @@ from fastpump.exceptions import (
     ConnectFailed,
     NotAuthenticated,
     NotReady,
+    RetriesLimitReached,
     StreamDeleted,
     UsageError,
 )
@@ -258,8 +259,9 @@ async def test_vsub_10_not_handled_before_the_confirmation(reason: int) -> None:
 async def test_not_handled_once_too_often() -> None:
     async with node_and_client(max_attempts=2) as (node, client):
         with node.faults.refuse(requests=[TcpCommand.SubscribeToStream]) as fault:
-            with pytest.raises(NotReady):
+            with pytest.raises(RetriesLimitReached) as caught:
                 await client.subscribe_to("s")
+            assert isinstance(caught.value.last_error, NotReady)
             assert fault.count == 2
         async with await client.subscribe_to("s") as subscription:
             await write(client, "s", 1)
