@@ -17,6 +17,7 @@ EXTENSIONS = (
     "fastpump._framing",
     "fastpump._event_table",
     "fastpump._events",
+    "fastpump._event_feed",
     "fastpump._ids",
     "fastpump._replies",
     "fastpump._new_events",

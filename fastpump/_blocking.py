@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator
 from contextlib import closing
 from functools import update_wrapper
-from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
+from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar
 
 from fastpump._background import BackgroundLoop
 from fastpump._consuming import Batch
@@ -15,12 +15,21 @@ from fastpump.messages import Event
 
 P = ParamSpec("P")
 T = TypeVar("T")
+ItemT = TypeVar("ItemT", covariant=True)
 Inner = TypeVar("Inner")
 Made = TypeVar("Made")
 CallT = TypeVar("CallT", bound=Callable[..., Any])
 
 EXAMPLE = re.compile(r"^ *(?:>>>|\.\.\.) .*$", re.MULTILINE)
 WAITING = re.compile(r"\b(?:async|await) ")
+
+
+class Pages(Protocol[ItemT]):
+    """An asynchronous iterator that can be closed."""
+
+    def __aiter__(self) -> AsyncIterator[ItemT]: ...
+    def __anext__(self) -> Awaitable[ItemT]: ...
+    async def aclose(self) -> None: ...
 
 
 class Blocking(Generic[Inner]):
@@ -90,7 +99,7 @@ def making(
 
 
 def paging(
-    operation: Callable[Concatenate[Inner, P], AsyncGenerator[T, None]],
+    operation: Callable[Concatenate[Inner, P], Pages[T]],
 ) -> Callable[Concatenate[Blocking[Inner], P], Generator[T, None, None]]:
     """An operation that gives pages, as a generator of them."""
 
@@ -104,8 +113,8 @@ def paging(
 
 
 def flat(
-    operation: Callable[Concatenate[Inner, P], AsyncGenerator[Event, None]],
-    pages: Callable[Concatenate[Inner, P], AsyncGenerator[Batch, None]],
+    operation: Callable[Concatenate[Inner, P], AsyncIterator[Event]],
+    pages: Callable[Concatenate[Inner, P], Pages[Batch]],
 ) -> Callable[Concatenate[Blocking[Inner], P], Generator[Event, None, None]]:
     """An operation that gives events, by way of the one that gives their pages."""
     by_page = paging(pages)
@@ -118,7 +127,7 @@ def flat(
     return described_by(operation, call)
 
 
-def pages_of(pages: AsyncGenerator[T, None], loop: BackgroundLoop) -> Generator[T, None, None]:
+def pages_of(pages: Pages[T], loop: BackgroundLoop) -> Generator[T, None, None]:
     try:
         while (page := loop.run(following, pages)) is not None:
             yield page
@@ -136,7 +145,7 @@ async def following(items: AsyncIterator[T]) -> T | None:
     return await anext(items, None)
 
 
-async def close(items: AsyncGenerator[Any, None]) -> None:
+async def close(items: Pages[Any]) -> None:
     await items.aclose()
 
 

@@ -13,8 +13,9 @@ number and in bytes. Two ways to know where the next page starts:
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncGenerator, Callable
-from typing import Any, Generic, Protocol, TypeVar
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Protocol, TypeVar
+from weakref import ref
 
 from fastpump._bell import Bell
 from fastpump._events import AllStreamSlice, StreamSlice
@@ -58,7 +59,7 @@ class Slot:
     __slots__ = ("dropped", "error", "page", "reader", "start")
 
     def __init__(self, reader: ReadAhead[Any], start: Any) -> None:
-        self.reader = reader
+        self.reader = ref(reader)  # when nobody holds the reader any more, it wants no page
         self.start = start
         self.page: Any = None
         self.error: BaseException | None = None
@@ -69,18 +70,23 @@ class Slot:
 
     def set_result(self, page: Any) -> None:
         self.page = page
-        self.reader.on_page(self)
+        if reader := self.reader():
+            reader.on_page(self)
 
     def set_exception(self, error: BaseException) -> None:
         self.error = error
-        self.reader.on_error()
+        if reader := self.reader():
+            reader.on_error()
 
 
-class ReadAhead(Generic[PageT]):
-    """The pages of one read, in order; to be used once.
+class ReadAhead(AsyncIterator[PageT]):
+    """The pages of one read up to the end, in order, each as soon as it is there.
+
+    A wait for the next page that is cancelled loses nothing. Whoever leaves it need not close it;
+    pages that are under way are let go.
 
     Args:
-        course: where the pages lie.
+        course: where the pages lie, and whether empty ones are given out.
         ask: sends a request.
         is_held_back: whether the connection is full, so that only what is needed is asked for.
     """
@@ -89,33 +95,45 @@ class ReadAhead(Generic[PageT]):
         self._course = course
         self._ask = ask
         self._is_held_back = is_held_back
+        self._has_begun = False
         self._slots: deque[Slot] = deque()
         self._buffered = 0
         self._page_size = 0  # of the last page; the next ones are taken to be as large
         self._bell = Bell()
 
-    async def pages(self) -> AsyncGenerator[PageT, None]:
-        """The pages up to the end, each as soon as it is there; empty ones if the course says so.
+    async def __anext__(self) -> PageT:
+        """The next page.
 
         Raises:
             FastpumpError: what a page's request ended with, after the pages before it.
         """
         try:
-            self._request(self._course.first())
+            if not self._has_begun:
+                self._has_begun = True
+                self._request(self._course.first())
             while self._slots:
                 page = self._take()
                 if page is None:
                     await self._bell.wait()
                 elif len(page) or self._course.gives_empty_pages:
-                    yield page
-        finally:
-            # Nobody wants more: those under way may come, and are let go.
+                    return page
+        except Exception:
             self._drop_slots()
+            raise
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        """End it, as generators do."""
+        self.stop()
 
     def stop(self) -> None:
         """End the pages, also for who waits for one; what is under way is let go."""
+        self._has_begun = True
         self._drop_slots()
         self._bell.ring()
+
+    def __del__(self) -> None:
+        self._drop_slots()
 
     def _take(self) -> PageT | None:
         """The next page, if it is there."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from typing import Any
 from uuid import UUID
 
@@ -14,6 +12,7 @@ from fastpump._arguments import (
     first_position,
     search_window,
 )
+from fastpump._event_feed import EventFeed
 from fastpump._operations import ReadEvent
 from fastpump._read_ahead import ReadAhead, Slot
 from fastpump._reads import FilteredRead, LogRead, Read, StreamRead
@@ -142,7 +141,7 @@ class Reading(Requesting):
         page: AllStreamSlice = await self._page(read, start, correlation_id)
         return page
 
-    async def iter(
+    def iter(
         self,
         stream: str,
         direction: StreamDirection = Forward,
@@ -151,7 +150,7 @@ class Reading(Requesting):
         resolve_links: bool = True,
         require_master: bool | None = None,
         correlation_id: UUID | None = None,
-    ) -> AsyncGenerator[Event, None]:
+    ) -> EventFeed:
         """The events of a stream, one by one, up to its end.
 
         Pages of `batch_size` are asked for ahead of the consumer. See `iter_slices` for whole
@@ -165,10 +164,7 @@ class Reading(Requesting):
         read = StreamRead(
             direction, batch_size, resolve_links, self._leader_only(require_master), stream
         )
-        async with aclosing(self._ahead(read, start, correlation_id).pages()) as pages:
-            async for page in pages:
-                for event in page:
-                    yield event
+        return EventFeed(self._ahead(read, start, correlation_id))
 
     def iter_slices(
         self,
@@ -179,7 +175,7 @@ class Reading(Requesting):
         resolve_links: bool = True,
         require_master: bool | None = None,
         correlation_id: UUID | None = None,
-    ) -> AsyncGenerator[StreamSlice, None]:
+    ) -> ReadAhead[StreamSlice]:
         """The pages of a stream up to its end, for work on many events at a time.
 
         Arguments and errors are those of `get`; `batch_size` is the most events in one page, 1 to
@@ -190,9 +186,9 @@ class Reading(Requesting):
         read = StreamRead(
             direction, batch_size, resolve_links, self._leader_only(require_master), stream
         )
-        return self._ahead(read, start, correlation_id).pages()
+        return self._ahead(read, start, correlation_id)
 
-    async def iter_all(
+    def iter_all(
         self,
         direction: StreamDirection = Forward,
         from_position: Position | PositionSentinel | None = None,
@@ -203,7 +199,7 @@ class Reading(Requesting):
         *,
         filter: Filter | None = None,
         max_search_window: int | None = None,
-    ) -> AsyncGenerator[Event, None]:
+    ) -> EventFeed:
         """The events of the log of all events, one by one, up to its end.
 
         See `iter_all_slices` for whole pages, and `get_all` for the arguments.
@@ -213,10 +209,7 @@ class Reading(Requesting):
         read = self._log_read(
             direction, batch_size, resolve_links, require_master, filter, max_search_window
         )
-        async with aclosing(self._ahead(read, start, correlation_id).pages()) as pages:
-            async for page in pages:
-                for event in page:
-                    yield event
+        return EventFeed(self._ahead(read, start, correlation_id))
 
     def iter_all_slices(
         self,
@@ -229,7 +222,7 @@ class Reading(Requesting):
         *,
         filter: Filter | None = None,
         max_search_window: int | None = None,
-    ) -> AsyncGenerator[AllStreamSlice, None]:
+    ) -> ReadAhead[AllStreamSlice]:
         """The pages of the log of all events up to its end.
 
         Arguments and errors are those of `get_all`; `batch_size` is the most events in one page.
@@ -241,7 +234,7 @@ class Reading(Requesting):
         read = self._log_read(
             direction, batch_size, resolve_links, require_master, filter, max_search_window
         )
-        return self._ahead(read, start, correlation_id).pages()
+        return self._ahead(read, start, correlation_id)
 
     async def _page(self, read: Read, start: Any, correlation_id: UUID | None) -> Any:
         """The page of a read that starts there."""

@@ -331,7 +331,7 @@ class Subscription(Consuming):
     async def _history(self) -> AsyncGenerator[Stretch, None]:
         try:
             self._pages = self._log.history_behind(self._last)
-            async with aclosing(self._pages.pages()) as pages:
+            async with aclosing(self._pages) as pages:
                 async for page in pages:
                     # A page is in order; only its first events can be old ones.
                     in_order = not page or self._is_new(page[0])

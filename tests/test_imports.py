@@ -21,6 +21,7 @@ LEVELS = (
         "_framing",
         "_event_table",
         "_events",
+        "_event_feed",
         "_new_events",
         "_packing",
         "_replies",

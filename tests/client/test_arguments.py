@@ -192,7 +192,11 @@ async def test_app_14_18_19_read_01_07_08_all_06_refused(
     argument: str, call: Callable[[Client], Any]
 ) -> None:
     async with connected() as (client, link, _):
-        error = await outcome(call(client))
+
+        async def use() -> None:
+            await call(client)
+
+        error = await outcome(use())
         assert isinstance(error, UsageError), error
         assert error.argument == argument
         assert str(error).startswith(argument)
