@@ -8,14 +8,21 @@ batch there is a coroutine.
 cimport cython
 from cpython.ref cimport PyObject
 
+from fastpump._events cimport Events, event_at
+
 cdef extern from "Python.h":
-    PyObject* PyExc_StopIteration
-    void PyErr_SetObject(PyObject* kind, PyObject* value)
-    void Py_DECREF(PyObject* object)
-    void Py_INCREF(PyObject* object)
-    PyObject* PyIter_Next(object iterator) except? NULL
+    ctypedef enum PySendResult:
+        PYGEN_RETURN
+        PYGEN_ERROR
+    ctypedef struct PyAsyncMethods:
+        PySendResult (*am_send)(PyObject*, PyObject*, PyObject**) except PYGEN_ERROR
     ctypedef struct PyTypeObject:
         PyObject* (*tp_iternext)(PyObject*) except? NULL
+        PyAsyncMethods* tp_as_async
+
+    PyObject* PyExc_StopIteration
+    void PyErr_SetObject(PyObject* kind, PyObject* value)
+    void Py_INCREF(PyObject* object)
 
 
 @cython.final
@@ -32,9 +39,9 @@ cdef class EventFeed:
 
     cdef object batches                    # None when it is over
     cdef object batch
-    cdef object events                     # the iterator over `batch`
-    cdef Py_ssize_t size                   # of `batch`
-    cdef Py_ssize_t left                   # events of it that were not given out
+    cdef Events page                       # the batch, if it is one
+    cdef Py_ssize_t size                   # of the batch
+    cdef Py_ssize_t given                  # events of it that were given out
     cdef object before                     # the last event of the batch before it
     cdef object __weakref__
 
@@ -45,7 +52,7 @@ cdef class EventFeed:
         return self
 
     def __anext__(self):
-        return self if self.left else self._from_next_batch()
+        return self if self.given < self.size else self._from_next_batch()
 
     def __await__(self):
         return self
@@ -54,20 +61,19 @@ cdef class EventFeed:
         return self
 
     def __next__(self):
-        """Ends the wait for an event that is here; see `answer`, which does it in less time."""
+        """Ends the wait for an event that is here. The interpreter calls what is behind the class."""
         raise StopIteration(self.take())
 
     @property
     def finished(self):
         """The last event whose turn is over, which is when the next one is asked for; or None."""
-        cdef Py_ssize_t given = self.size - self.left
-        return self.batch[given - 2] if given > 1 else self.before
+        return self.batch[self.given - 2] if self.given > 1 else self.before
 
     def stop(self):
         """End it: what is here is not given out, and who waits for the next one is told."""
         batches = self.batches
         self.batches = None
-        self.left = 0
+        self.size = self.given
         if batches is not None:
             batches.stop()
 
@@ -79,40 +85,47 @@ cdef class EventFeed:
         self.stop()
 
     cdef object take(self):
-        cdef PyObject* event
-        if self.left == 0:
+        if self.given == self.size:
             raise RuntimeError("two loops take the events of one iterator")
         try:
-            event = PyIter_Next(self.events)
+            event = self.batch[self.given] if self.page is None else event_at(self.page, self.given)
         except Exception:
             self.stop()
             raise
-        self.left -= 1
-        taken = <object>event
-        Py_DECREF(event)
-        return taken
+        self.given += 1
+        return event
 
     async def _from_next_batch(self):
-        if self.size:
-            self.before = self.batch[self.size - 1]
-            self.size = 0
-        self.batch = self.events = None
-        while self.left == 0:
+        if self.given:
+            self.before = self.batch[self.given - 1]
+        self.batch = self.page = None
+        self.size = self.given = 0
+        while self.size == 0:
             if self.batches is None:
                 raise StopAsyncIteration
             batch = await self.batches.__anext__()
             if self.batches is not None:
                 self.batch = batch
-                self.events = iter(batch)
-                self.size = self.left = len(batch)
+                self.page = batch if isinstance(batch, Events) else None
+                self.size = len(batch)
         return self.take()
 
 
-cdef PyObject* answer(PyObject* feed) except? NULL:
-    """What `__next__` does, without a traceback and an exception object for each event."""
+# What ends a wait by an event. `__next__` would make a traceback for each; up to Python 3.11 not
+# even an exception is needed.
+
+cdef PyObject* end_by_exception(PyObject* feed) except? NULL:
     event = (<EventFeed>feed).take()
     PyErr_SetObject(PyExc_StopIteration, <PyObject*>event)
     return NULL
 
 
-(<PyTypeObject*>EventFeed).tp_iternext = answer
+cdef PySendResult end_by_result(PyObject* feed, PyObject* sent, PyObject** result) except PYGEN_ERROR:
+    event = (<EventFeed>feed).take()
+    Py_INCREF(<PyObject*>event)
+    result[0] = <PyObject*>event
+    return PYGEN_RETURN
+
+
+(<PyTypeObject*>EventFeed).tp_iternext = end_by_exception
+(<PyTypeObject*>EventFeed).tp_as_async.am_send = end_by_result

@@ -18,6 +18,7 @@ cdef class Framer:
     cdef readonly bint merge_pushes
     cdef bytes memory                      # where bytes are received: the arena, or one large frame
     cdef bytes arena                       # the shared memory, most of the time `memory` itself
+    cdef list arenas                       # it and earlier ones, to be used again
     cdef Py_ssize_t start                  # first byte of the incomplete frame in `memory`
     cdef Py_ssize_t filled                 # end of what was received into `memory`
     cdef Py_ssize_t needed                 # full size of the incomplete frame, 0 while unknown
@@ -30,10 +31,10 @@ cdef class Framer:
     cdef int read_length_prefix(self) except -1
     cdef int append_frame(self, list frames) except -1
     cdef int make_room(self) except -1
-    cdef int rewind(self) except -1
     cdef bint arena_has_views(self) noexcept
     cdef int move_to(self, bytes memory) except -1
-    cdef int recycle_arena(self) except -1
+    cdef int change_arena(self) except -1
+    cdef bytes free_arena(self)
 
 
 cdef bytes new_frame(

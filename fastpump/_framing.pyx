@@ -10,8 +10,9 @@ A frame (protocol document, section 1.1; integers little-endian):
 
 Frames are handed out as views, so memory with frames in it is never moved or used again:
 
-* Small frames share an *arena*. When it is full a new one takes its place, or the same one from its
-  start if no view of it is left.
+* Frames share an *arena*, one behind the other. Where the next one does not fit, the start of the
+  arena is used again if no view of it is left; otherwise an earlier one that nobody holds any more
+  takes its place, or a new one. Memory that was in use has its pages, and is in the cache.
 * A frame that is large and not complete gets memory of exactly its size; the rest of it is received
   straight to where it stays.
 
@@ -28,13 +29,15 @@ from fastpump.exceptions import ProtocolError
 
 cdef extern from "Python.h":
     Py_ssize_t Py_REFCNT(PyObject* o)
+    PyObject* PyList_GET_ITEM(list items, Py_ssize_t index)
 
 cdef enum:
     PREFIX = 4
     HEADER = 18
-    ARENA = 256 * 1024
-    LARGE = 64 * 1024                      # an incomplete frame this large gets its own memory
-    SMALLEST_WINDOW = 16 * 1024            # with less room than this in the arena, start a new one
+    ARENA = 512 * 1024
+    ARENAS = 4                             # kept to be used again
+    LARGE = 256 * 1024                     # an incomplete frame this large gets its own memory
+    SMALLEST_WINDOW = 16 * 1024            # an arena with less room than this is full
 
     FLAG_AUTHENTICATED = 1
     STREAM_EVENT_APPEARED = 0xC2
@@ -108,7 +111,8 @@ cdef class Framer:
             raise ValueError(f"max_frame_size: {max_frame_size} is not between 18 and 2147483647")
         self.max_frame_size = max_frame_size
         self.merge_pushes = merge_pushes
-        self.arena = self.memory = PyBytes_FromStringAndSize(NULL, ARENA)
+        self.arenas = []
+        self.arena = self.memory = self.free_arena()
 
     @property
     def pending(self):
@@ -217,30 +221,25 @@ cdef class Framer:
         return 0
 
     cdef int make_room(self) except -1:
-        cdef Py_ssize_t room
-        if self.memory is not self.arena and self.start == self.filled:
+        cdef Py_ssize_t partial
+        if self.memory is not self.arena:
+            if self.start < self.filled:
+                return 0                   # the rest of a large frame
             self.memory = self.arena
             self.start = self.filled = self.arena_filled
-        if self.needed >= LARGE and self.memory is self.arena:
+        if self.needed >= LARGE:
             self.move_to(PyBytes_FromStringAndSize(NULL, self.needed))
             return 0
-        room = len(self.memory) - self.filled
-        if room >= SMALLEST_WINDOW or self.memory is not self.arena:
-            if self.memory is self.arena and self.start == self.filled:
-                self.rewind()
-            return 0
-        self.recycle_arena()
-        return 0
-
-    cdef int rewind(self) except -1:
-        """Use an arena that holds nothing from its start, where it is in the cache."""
-        if not self.arena_has_views():
+        partial = self.filled - self.start
+        if partial == 0 and not self.arena_has_views():
             self.start = self.filled = 0
+        if len(self.memory) - self.filled < max(self.needed - partial, SMALLEST_WINDOW):
+            self.change_arena()
         return 0
 
     cdef bint arena_has_views(self) noexcept:
-        """Whether anybody but `arena` and `memory` here holds the arena."""
-        return Py_REFCNT(<PyObject*>self.arena) > 2
+        """Whether anybody but `arenas`, `arena` and `memory` here holds the arena."""
+        return Py_REFCNT(<PyObject*>self.arena) > 3
 
     cdef int move_to(self, bytes memory) except -1:
         """Receive the rest of the incomplete frame into `memory`, its own."""
@@ -252,20 +251,30 @@ cdef class Framer:
         self.filled = partial
         return 0
 
-    cdef int recycle_arena(self) except -1:
-        """Continue at the start of an arena: the same one if nobody else holds it, or a new one."""
+    cdef int change_arena(self) except -1:
+        """Continue at the start of an arena that nobody holds; the present one, if that is it."""
         cdef Py_ssize_t partial = self.filled - self.start
-        cdef unsigned char* source = start_of(self.memory) + self.start
-        cdef bytes arena
-        if self.arena_has_views():
-            arena = PyBytes_FromStringAndSize(NULL, ARENA)
-            memcpy(start_of(arena), source, partial)
-            self.arena = self.memory = arena
-        else:
-            memmove(start_of(self.arena), source, partial)
+        cdef bytes arena = self.free_arena() if self.arena_has_views() else self.arena
+        memmove(start_of(arena), start_of(self.memory) + self.start, partial)
+        self.arena = self.memory = arena
         self.start = 0
         self.filled = partial
         return 0
+
+    cdef bytes free_arena(self):
+        """One of those before that nobody holds, or a new one, which is kept instead of the oldest.
+
+        So an arena that somebody holds for long is forgotten, and not in the way.
+        """
+        cdef bytes arena
+        for i in range(len(self.arenas)):
+            if Py_REFCNT(PyList_GET_ITEM(self.arenas, i)) == 1:
+                return self.arenas[i]
+        arena = PyBytes_FromStringAndSize(NULL, ARENA)
+        if len(self.arenas) == ARENAS:
+            del self.arenas[0]
+        self.arenas.append(arena)
+        return arena
 
 
 cdef bytes new_frame(
