@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from types import AsyncGeneratorType, TracebackType
 from typing import Generic, TypeVar, cast
 
+from fastpump._event_feed import EventFeed
 from fastpump._events import Event
 from fastpump.exceptions import UsageError
 
@@ -49,7 +50,7 @@ class Loop(AsyncIterator[T], Generic[T]):
             )
         return items.__anext__()
 
-    async def stop(self) -> None:
+    async def aclose(self) -> None:
         """Release what the loop holds, unless it waits: then its owner will be woken and do so."""
         if self._items is not None and not self._items.ag_running:
             await self._items.aclose()
@@ -59,9 +60,9 @@ class Consuming(ABC):
     """The consumer's side of a subscription."""
 
     def __init__(self) -> None:
-        self._events: Loop[Event] = Loop(self._each, self._on_entry)
+        self._events = self._loop_over_events()
         self._slices: Loop[Batch] = Loop(self._each_batch, self._on_entry)
-        self._loop: Loop[Event] | Loop[Batch] | None = None
+        self._loop: Loop[Event] | EventFeed | Loop[Batch] | None = None
 
     async def __aenter__(self: ConsumingT) -> ConsumingT:
         return self
@@ -95,7 +96,11 @@ class Consuming(ABC):
         """
         self._end()
         if self._loop is not None:
-            await self._loop.stop()
+            await self._loop.aclose()
+
+    def _loop_over_events(self) -> Loop[Event] | EventFeed:
+        """What `events` gives; one by one from `_give_events`, where nothing faster will do."""
+        return Loop(self._each, self._on_entry)
 
     def _each(self) -> AsyncGenerator[Event, None]:
         self._enter(self._events)
@@ -105,7 +110,7 @@ class Consuming(ABC):
         self._enter(self._slices)
         return self._give_batches()
 
-    def _enter(self, loop: Loop[Event] | Loop[Batch]) -> None:
+    def _enter(self, loop: Loop[Event] | EventFeed | Loop[Batch]) -> None:
         if self._loop not in (None, loop):
             raise UsageError(
                 "subscription", "has a loop over events or slices; subscribe once more for another"
@@ -115,9 +120,9 @@ class Consuming(ABC):
     def _on_entry(self) -> None:  # noqa: B027  # nothing to do for most
         """A loop begins, or begins again."""
 
-    @abstractmethod
     def _give_events(self) -> AsyncGenerator[Event, None]:
         """The events, until it is over."""
+        raise NotImplementedError
 
     @abstractmethod
     def _give_batches(self) -> AsyncGenerator[Batch, None]:

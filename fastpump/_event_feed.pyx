@@ -29,24 +29,24 @@ cdef extern from "Python.h":
 cdef class EventFeed:
     """The events of some batches, in order: what `async for` runs over.
 
-    It can be left and entered again, also by a cancelled wait, and goes on with the next event. An
-    error ends it.
+    It can be left and entered again, also by a cancelled wait, and goes on with the next event.
 
     Args:
-        batches: an asynchronous iterator of sequences of events, with `stop()`, which ends it at
-            once, also for who waits.
+        batches: an asynchronous iterator of sequences of events, with `aclose()`. The next batch is
+            asked for when the turn of the last event of the one before is over.
+        on_fault: called when an event cannot be read, before that is raised.
     """
 
-    cdef object batches                    # None when it is over
+    cdef object batches
+    cdef object on_fault
     cdef object batch
     cdef Events page                       # the batch, if it is one
     cdef Py_ssize_t size                   # of the batch
     cdef Py_ssize_t given                  # events of it that were given out
-    cdef object before                     # the last event of the batch before it
-    cdef object __weakref__
 
-    def __init__(self, batches):
+    def __init__(self, batches, on_fault):
         self.batches = batches
+        self.on_fault = on_fault
 
     def __aiter__(self):
         return self
@@ -61,28 +61,23 @@ cdef class EventFeed:
         return self
 
     def __next__(self):
-        """Ends the wait for an event that is here. The interpreter calls what is behind the class."""
+        """Ends the wait for an event that is here; the interpreter calls what replaces it below."""
         raise StopIteration(self.take())
 
     @property
     def finished(self):
-        """The last event whose turn is over, which is when the next one is asked for; or None."""
-        return self.batch[self.given - 2] if self.given > 1 else self.before
+        """The last event of this batch whose turn is over, which is when the next one is asked for;
+        None if there is none."""
+        return self.batch[self.given - 2] if self.given > 1 else None
 
-    def stop(self):
-        """End it: what is here is not given out, and who waits for the next one is told."""
-        batches = self.batches
-        self.batches = None
-        self.size = self.given
-        if batches is not None:
-            batches.stop()
+    def aclose(self):
+        """End it, as generators do: what is here is not given out."""
+        self.drop_batch()
+        return self.batches.aclose()
 
-    async def aclose(self):
-        """End it, as generators do."""
-        self.stop()
-
-    def __del__(self):
-        self.stop()
+    cdef void drop_batch(self) noexcept:
+        self.batch = self.page = None
+        self.size = self.given = 0
 
     cdef object take(self):
         if self.given == self.size:
@@ -90,24 +85,20 @@ cdef class EventFeed:
         try:
             event = self.batch[self.given] if self.page is None else event_at(self.page, self.given)
         except Exception:
-            self.stop()
+            self.on_fault()
+            self.drop_batch()
             raise
         self.given += 1
         return event
 
     async def _from_next_batch(self):
-        if self.given:
-            self.before = self.batch[self.given - 1]
-        self.batch = self.page = None
-        self.size = self.given = 0
-        while self.size == 0:
-            if self.batches is None:
-                raise StopAsyncIteration
+        self.drop_batch()
+        batch = await self.batches.__anext__()
+        while not batch:
             batch = await self.batches.__anext__()
-            if self.batches is not None:
-                self.batch = batch
-                self.page = batch if isinstance(batch, Events) else None
-                self.size = len(batch)
+        self.batch = batch
+        self.page = batch if isinstance(batch, Events) else None
+        self.size = len(batch)
         return self.take()
 
 
@@ -120,7 +111,9 @@ cdef PyObject* end_by_exception(PyObject* feed) except? NULL:
     return NULL
 
 
-cdef PySendResult end_by_result(PyObject* feed, PyObject* sent, PyObject** result) except PYGEN_ERROR:
+cdef PySendResult end_by_result(
+    PyObject* feed, PyObject* sent, PyObject** result
+) except PYGEN_ERROR:
     event = (<EventFeed>feed).take()
     Py_INCREF(<PyObject*>event)
     result[0] = <PyObject*>event

@@ -59,6 +59,7 @@ cdef class EventTable:
     cdef int grow(self) except -1
     cdef int look_into(self, Py_ssize_t index, Item* item) except -1
     cdef int read_resolved(self, Cursor* c, Item* item) except -1
+    cdef bint positions_ascend(self) noexcept
     cdef int read_link(self, Item* item, Record* link) except -1
     cdef bytes bytes_at(self, uint32_t offset, uint32_t size)
     cdef str name_at(self, uint32_t offset, uint32_t size)

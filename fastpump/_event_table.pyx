@@ -305,6 +305,41 @@ cdef class EventTable:
         item.received_number = link.number if item.has_link else item.event.number
         return 0
 
+    cdef bint positions_ascend(self) noexcept:
+        """Whether each event has a position behind that of the one before it.
+
+        For that nothing inside the events is looked at. What is wrong will be told by `look_into`.
+        """
+        cdef Py_ssize_t i
+        cdef Cursor c, inner
+        cdef uint32_t tag = 0
+        cdef int64_t last_commit = -1
+        cdef int64_t last_prepare = -1
+        cdef int64_t commit, prepare
+        for i in range(self.length):
+            commit = prepare = -1
+            c.pos = self.base + self.extents[i].begin
+            c.end = c.pos + self.extents[i].size
+            while c.pos < c.end:
+                if read_tag(&c, &tag) != WIRE_OK:
+                    return False
+                if tag == (1 << 3 | TYPE_BYTES) or tag == (2 << 3 | TYPE_BYTES):
+                    if enter(&c, &inner) != WIRE_OK:
+                        return False
+                elif tag == (3 << 3 | TYPE_VARINT):
+                    if read_int64(&c, &commit) != WIRE_OK:
+                        return False
+                elif tag == (4 << 3 | TYPE_VARINT):
+                    if read_int64(&c, &prepare) != WIRE_OK:
+                        return False
+                else:
+                    return False
+            if commit < last_commit or (commit == last_commit and prepare <= last_prepare):
+                return False
+            last_commit = commit
+            last_prepare = prepare
+        return True
+
     cdef int read_link(self, Item* item, Record* link) except -1:
         """The record of the item's link, which was checked together with the rest of it."""
         cdef Cursor c

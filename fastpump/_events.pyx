@@ -125,6 +125,13 @@ cdef class Events(EventTable):
         """The same sequence; photon-pump's slices have this name for it."""
         return self
 
+    def are_in_log_order(self):
+        """Whether each lies behind the one before it in the log of all events.
+
+        False also where their positions are not known: only pushes and pages of that log have them.
+        """
+        return self.positions_ascend()
+
     @property
     def nbytes(self):
         """Bytes that the events take in memory as received."""

@@ -164,7 +164,8 @@ class Reading(Requesting):
         read = StreamRead(
             direction, batch_size, resolve_links, self._leader_only(require_master), stream
         )
-        return EventFeed(self._ahead(read, start, correlation_id))
+        pages = self._ahead(read, start, correlation_id)
+        return EventFeed(pages, pages.stop)
 
     def iter_slices(
         self,
@@ -209,7 +210,8 @@ class Reading(Requesting):
         read = self._log_read(
             direction, batch_size, resolve_links, require_master, filter, max_search_window
         )
-        return EventFeed(self._ahead(read, start, correlation_id))
+        pages = self._ahead(read, start, correlation_id)
+        return EventFeed(pages, pages.stop)
 
     def iter_all_slices(
         self,

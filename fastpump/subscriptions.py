@@ -25,7 +25,8 @@ from inspect import isawaitable
 from typing import Any, NamedTuple
 
 from fastpump._bell import Bell
-from fastpump._consuming import Batch, Consuming
+from fastpump._consuming import Batch, Consuming, Loop
+from fastpump._event_feed import EventFeed
 from fastpump._events import Event, Events
 from fastpump._logs import Log
 from fastpump._read_ahead import ReadAhead
@@ -177,7 +178,7 @@ class Subscription(Consuming):
     ) -> None:
         super().__init__()
         self.name = log.name
-        self.checkpoint = checkpoint
+        self._checkpoint = checkpoint
         self._log = log
         self._max_events = max_events
         self._max_bytes = max_bytes
@@ -223,6 +224,15 @@ class Subscription(Consuming):
         await self._is_settled.wait()
         return not self._over
 
+    @property
+    def checkpoint(self) -> Any:
+        event = self._feed.finished
+        return self._checkpoint if event is None else self._log.place_of(event)
+
+    @checkpoint.setter
+    def checkpoint(self, place: Any) -> None:
+        self._checkpoint = place
+
     def place_of(self, event: Event) -> Any:
         """Where an event of it lies: what `checkpoint` is when the event's turn is over."""
         return self._log.place_of(event)
@@ -235,34 +245,32 @@ class Subscription(Consuming):
             StreamDeleted: nothing will ever be written to it.
         """
         try:
-            self._last = self.checkpoint = await self._subscribe()
+            self._last = self._checkpoint = await self._subscribe()
         except BaseException:
             self._end()
             raise
         self._catch_up_is_over()
 
-    async def _give_events(self) -> AsyncGenerator[Event, None]:
-        place_of = self._log.place_of
-        async with aclosing(self._stretches()) as stretches:
-            async for events, end in stretches:
-                for event in events:
-                    yield event
-                    self.checkpoint = place_of(event)
-                if end is not None:
-                    await self._reach(end)
+    def _loop_over_events(self) -> EventFeed:
+        self._feed = EventFeed(Loop(self._each_batch_for_events, self._on_entry), self._end)
+        return self._feed
+
+    def _each_batch_for_events(self) -> AsyncGenerator[Batch, None]:
+        self._enter(self._events)
+        return self._give_batches()
 
     async def _give_batches(self) -> AsyncGenerator[Batch, None]:
         async with aclosing(self._stretches()) as stretches:
             async for events, end in stretches:
                 if events:
                     yield events
-                    self.checkpoint = self._log.place_of(events[-1])
+                    self._checkpoint = self._log.place_of(events[-1])
                 if end is not None:
                     await self._reach(end)
 
     async def _reach(self, place: Any) -> None:
         """Everything up to this place has had its turn."""
-        self.checkpoint = place
+        self._checkpoint = place
         if self._on_checkpoint is None:
             return
         try:
@@ -374,6 +382,8 @@ class Subscription(Consuming):
 
     def _news(self, events: Events) -> Batch:
         """Those behind the last one given out, and each behind the one before it."""
+        if events and self._is_new(events[0]) and events.are_in_log_order():
+            return events
         place_of, last = self._log.place_of, self._last
         news = []
         for event in events:
@@ -401,6 +411,7 @@ class Subscription(Consuming):
             self._pushes = None
 
     def _end(self) -> None:
+        self._checkpoint = self.checkpoint  # the feed will be emptied
         self._over = True
         self._is_settled.set()
         if self._pages is not None:
