@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterable, Iterable
 from operator import index
-from typing import Any
+from typing import Any, TypeGuard
 
 from fastpump.exceptions import UsageError
 from fastpump.filters import Filter
@@ -23,6 +24,16 @@ MAX_NUMBER = 2**63 - 1
 
 MAX_INT32 = 2**31 - 1
 """Counts of events are 32-bit."""
+
+
+MAX_PORT = 65535
+
+_HOST = re.compile(r"[\w.:%-]{1,255}")
+
+
+def is_host(value: object) -> TypeGuard[str]:
+    """Whether it can be a host name or an address: nothing that would be more in a URL or a log."""
+    return isinstance(value, str) and _HOST.fullmatch(value) is not None
 
 
 async def collect(events: Iterable[Any] | AsyncIterable[Any]) -> list[Any]:

@@ -174,8 +174,8 @@ class Connector:
             try:
                 await self._attempt(node)
                 return
-            # A UnicodeError is what a host name causes that cannot be one.
-            except (OSError, UnicodeError, FastpumpError) as error:
+            # A ValueError is what a host name causes that cannot be one.
+            except (OSError, ValueError, FastpumpError) as error:
                 self._note_failure(node, error)
                 if attempt == attempts:
                     if isinstance(error, NotAuthenticated):

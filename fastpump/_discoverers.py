@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import AsyncGenerator, Collection, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Sequence
 from contextlib import aclosing
 from typing import Any, Protocol, TypeVar
 
-from fastpump._gossip import Gossip, GossipFailed, Seed, Source, check_port, resolve, seed_from
+from fastpump._arguments import MAX_PORT, check_number
+from fastpump._gossip import Gossip, GossipFailed, Seed, Source, resolve, seed_from
 from fastpump._settings import ConnectionSettings
 from fastpump.discovery import (
     KEEP_RETRYING,
@@ -62,10 +63,18 @@ class _Discoverer:
         self._policy = policy
 
     def record_success(self, node: NodeService) -> None:
-        self._policy.record_success(node)
+        self._record(self._policy.record_success, node)
 
     def record_failure(self, node: NodeService) -> None:
-        self._policy.record_failure(node)
+        self._record(self._policy.record_failure, node)
+
+    @staticmethod
+    def _record(record: Callable[[NodeService], object], node: NodeService) -> None:
+        """What it raises must not stop whoever has something better to do than to count."""
+        try:
+            record(node)
+        except Exception:
+            LOG.exception("The retry policy failed to record what became of %s", node)
 
 
 class SingleNode(_Discoverer):
@@ -195,10 +204,10 @@ class ClusterNodes(_Discoverer):
         try:
             members = await self._gossip.ask(source)
         except GossipFailed as error:
-            self._policy.record_failure(source.node)
+            super().record_failure(source.node)
             notes.append(f"{source}: {error}")
             return []
-        self._policy.record_success(source.node)
+        super().record_success(source.node)
         return members
 
     def _choose(
@@ -260,11 +269,11 @@ def discoverer_for(
     if discovery_host is None and gossip_seeds is None:
         if not isinstance(host, str) or not host:
             raise UsageError("host", f"must be a name or an address, not {host!r}")
-        check_port("port", port)
+        check_number("port", port, 1, MAX_PORT)
         return SingleNode(NodeService(host, port), policy)
     secure = settings.ssl_context is not None
     if gossip_seeds is None:
-        check_port("discovery_port", discovery_port)
+        check_number("discovery_port", discovery_port, 1, MAX_PORT)
         seeds = [seed_from("discovery_host", (discovery_host, discovery_port), secure)]
     elif discovery_host is not None:
         raise UsageError("gossip_seeds", "cannot be given together with discovery_host")

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 import orjson
 
+from fastpump._arguments import MAX_PORT, check_number, is_host
 from fastpump.discovery import DiscoveredNode, NodeService, NodeState
 from fastpump.exceptions import UsageError
 
@@ -78,10 +79,9 @@ def seed_from(argument: str, given: object, secure: bool) -> Seed:
     if not isinstance(given, (tuple, list)) or len(given) < 2:
         raise UsageError(argument, f"must be (host, port) or 'host:port', not {given!r:.80}")
     host, port = given[:2]
-    # What would mean something else in a URL is no part of a name, nor of an address.
-    if not isinstance(host, str) or not host or set(host) & set("/\\@?#[] "):
+    if not is_host(host):
         raise UsageError(argument, f"must have a host name or an address, not {host!r:.80}")
-    check_port(argument, port)
+    check_number(argument, port, 1, MAX_PORT)
     return Seed(secure, host, port)
 
 
@@ -98,11 +98,6 @@ def _seed_from_text(argument: str, given: str, secure: bool) -> Seed:
     if url.scheme not in ("http", "https") or not is_bare:
         raise UsageError(argument, f"must be 'http[s]://host:port', not {given!r:.80}")
     return seed_from(argument, (url.hostname, port), url.scheme == "https")
-
-
-def check_port(argument: str, port: object) -> None:
-    if not isinstance(port, int) or not 1 <= port <= 65535:
-        raise UsageError(argument, f"must be a port from 1 to 65535, not {port!r:.80}")
 
 
 async def resolve(seed: Seed, timeout: float) -> list[Source]:
@@ -141,7 +136,7 @@ class Gossip:
 
     Args:
         timeout: seconds until a node has to have answered.
-        context: how https is spoken.
+        context: how https is spoken; None trusts whom the system trusts.
         target_host: the name certificates must be for, if not the one that is asked.
 
     Raises:
@@ -161,7 +156,8 @@ class Gossip:
         self._http = aiohttp
         self._url = URL
         self._timeout = aiohttp.ClientTimeout(total=timeout)
-        self._context = context
+        # Not left to aiohttp, which has meant several things by "default" in its time.
+        self._context = context or ssl.create_default_context()
         self._target_host = target_host
 
     async def ask(self, source: Source) -> list[DiscoveredNode]:
@@ -175,7 +171,9 @@ class Gossip:
         except asyncio.TimeoutError as error:
             raise GossipFailed(f"no answer within {self._timeout.total:g} s") from error
         except (self._http.ClientError, OSError, ValueError) as error:
-            raise GossipFailed(str(error) or type(error).__name__) from error
+            # Part of the answer may be in there.
+            text = " ".join(str(error).split()) or type(error).__name__
+            raise GossipFailed(text[:200]) from error
 
     async def _get(self, source: Source) -> bytes:
         http, node = self._http, source.node
@@ -202,7 +200,7 @@ class Gossip:
                     "Host": str(NodeService(source.name, node.port)),
                 },
                 allow_redirects=False,
-                ssl=self._context or True,
+                ssl=self._context,
                 server_hostname=self._target_host or source.name,
             ) as response,
         ):
@@ -263,11 +261,11 @@ def _member(member: dict[str, Any]) -> DiscoveredNode:
 def _service(member: dict[str, Any], address: str, port: str, secure_port: str = "") -> NodeService:
     host = member.get(address)
     return NodeService(
-        host if isinstance(host, str) else "",
+        host if is_host(host) else "",
         _port(member.get(port)),
         _port(member.get(secure_port)) or None,
     )
 
 
 def _port(value: object) -> int:
-    return value if isinstance(value, int) and 0 < value <= 65535 else 0
+    return value if isinstance(value, int) and 0 < value <= MAX_PORT else 0

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from fastpump import _cold
+from fastpump._arguments import MAX_PORT, is_host
 from fastpump._commands import Command, name_of
 from fastpump._dispatcher import Retry
 from fastpump._framing import Frame, encode_frame
@@ -186,7 +187,7 @@ class Operation:
 
 
 def _address(host: str, port: int) -> tuple[str, int] | None:
-    return (host, port) if host and 0 < port <= 65535 else None
+    return (host, port) if is_host(host) and 0 < port <= MAX_PORT else None
 
 
 def text_of(frame: Frame, default: str) -> str:

@@ -181,7 +181,10 @@ class Stats(dict[NodeService, DiscoveryStats]):
 
 
 class RetryPolicy(Protocol):
-    """Decides about a node: one that is asked for gossip, or connected to."""
+    """Is asked before a node is asked for gossip, or a single node is connected to.
+
+    It is told what became of that, and of the connections to members of a cluster too.
+    """
 
     def should_retry(self, node: NodeService) -> bool:
         """Whether it may be tried (again)."""

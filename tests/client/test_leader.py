@@ -116,6 +116,8 @@ async def test_conn_13_to_and_fro_ends_too(monkeypatch: pytest.MonkeyPatch) -> N
         leader_info(70_000),
         leader_info(-1),
         leader_info(1113, host=""),
+        leader_info(1113, host="a b"),
+        leader_info(1113, host="a" * 256),
         leader_info(0, secure_port=1115),  # and we speak plainly
     ],
 )
