@@ -25,6 +25,11 @@ if TYPE_CHECKING:
     from fastpump._framing import Frame
 
 
+MAX_WINDOW = 50_000
+"""Events that one request looks at, however many it asks for: the node does nothing else meanwhile.
+The reply says where to go on."""
+
+
 class Page(NamedTuple):
     items: Sequence[bytes]
     next_position: LogPosition
@@ -50,7 +55,7 @@ class FilteredRead:
             frame, offset, "qqiibby"
         )
         self._asked: LogPosition = (commit, prepare)
-        self._window = window if window > 0 else self._count
+        self._window = min(window if window > 0 else self._count, MAX_WINDOW)
         self._filter = decode_filter(wanted)
 
     def reply(self) -> bytes:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from fastpump.server._tls import Tls
     from fastpump.server._users import Users
 
+MAX_PORT = 65535
+
 CLOSE_SECONDS = 1.0
 """How long a client has to take the replies that are on their way when the node is closed."""
 HANDSHAKE_SECONDS = 5.0
@@ -53,9 +55,15 @@ class Options(NamedTuple):
         limits: Limits,
         gossip_shape: GossipShape,
     ) -> Options:
-        """Raises UsageError for a shape that does not exist."""
+        """Raises UsageError for what makes no sense."""
         if gossip_shape not in SHAPES:
             raise UsageError("gossip_shape", f"not one of {SHAPES} but {gossip_shape!r}")
+        for name, number in (("port", port), ("http_port", http_port or 0)):
+            if not 0 <= number <= MAX_PORT:
+                raise UsageError(name, f"not 0 to {MAX_PORT} but {number}")
+        for name, limit in limits._asdict().items():
+            if not limit > 0:
+                raise UsageError(name, f"not above 0 but {limit}")
         return cls(host, port, http_port, limits, gossip_shape)
 
 

@@ -49,6 +49,14 @@ class TransactionTable:
         found, stream, expected, first, events, is_closed = row
         return Transaction(found, stream, expected, first, events, bool(is_closed))
 
+    def size(self, transaction_id: int) -> int:
+        """The bytes of its TransactionWrite requests."""
+        (size,) = self._reader.execute(
+            "SELECT coalesce(sum(length(request)), 0) FROM transaction_writes WHERE id = ?",
+            (transaction_id,),
+        ).fetchone()
+        return int(size)
+
     def writes(self, transaction_id: int) -> list[tuple[int, bytes]]:
         """The TransactionWrite requests in order, each with the position of its first event."""
         return self._reader.execute(

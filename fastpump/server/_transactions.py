@@ -136,9 +136,9 @@ class CommitTransaction:
     def _commit(self, group: Group, transaction: Transaction) -> bool:
         stream = group.store.stream(transaction.stream)
         history = History(group.store, group.metadata)
-        writes = group.store.transactions.writes(self.id)
-        if sum(len(content) for _, content in writes) > MAX_SIZE:
+        if group.store.transactions.size(self.id) > MAX_SIZE:
             return self._refuse(group, WriteResult.INVALID_TRANSACTION)
+        writes = group.store.transactions.writes(self.id)
         requests = [decode_transaction_write(content) for _, content in writes]
         if transaction.first is None:
             ids = [event_id for request in requests for event_id in request.event_ids()]

@@ -57,8 +57,10 @@ class ClusterNode(BaseNode):
 
     async def kill(self) -> None:
         self._role_in_life = self.role
-        await super().kill()
-        self._cluster.membership_changed()
+        try:
+            await super().kill()
+        finally:
+            self._cluster.membership_changed()
 
     async def restart(self) -> None:
         await super().restart()
@@ -138,8 +140,9 @@ class Cluster(AbstractAsyncContextManager["Cluster"]):
             NoLeader: none is: too few nodes are alive.
         """
         while self.leader is None:
-            if self._election is None:
-                raise NoLeader(f"only {self._alive} of {len(self.nodes)} nodes are alive")
+            if not self._is_electing:
+                alive = f"{self._alive} of {len(self.nodes)} nodes are alive"
+                raise NoLeader(f"no election is under way: {alive}")
             await self._elected.wait()
         return self.leader
 
@@ -168,7 +171,7 @@ class Cluster(AbstractAsyncContextManager["Cluster"]):
         """A node died or came back."""
         if self.leader is not None and not (self.leader.is_alive and self._is_majority_alive):
             self._resign()
-        if self.leader is None:
+        if self.leader is None and not (self._is_electing and self._is_majority_alive):
             self._start_election(None)
 
     # --- elections ---
@@ -180,6 +183,10 @@ class Cluster(AbstractAsyncContextManager["Cluster"]):
     @property
     def _is_majority_alive(self) -> bool:
         return 2 * self._alive > len(self.nodes)
+
+    @property
+    def _is_electing(self) -> bool:
+        return self._election is not None
 
     def _resign(self) -> None:
         self.leader = None
@@ -220,6 +227,8 @@ class Cluster(AbstractAsyncContextManager["Cluster"]):
     async def _shut_down(self) -> None:
         if self._election is not None:
             self._election.cancel()
+            self._election = None
+            self._give_up()
         for node in self.nodes:
             node.stop()
         await self._engine.drain()
@@ -270,6 +279,8 @@ def run_cluster(
     """
     if nodes < 1:
         raise UsageError("nodes", f"not at least 1 but {nodes}")
+    if not election_seconds >= 0:
+        raise UsageError("election_seconds", f"not at least 0 but {election_seconds}")
     limits = Limits(heartbeat_interval, heartbeat_timeout, push_limit, push_count_limit)
     options = [
         Options.checked(

@@ -311,3 +311,53 @@ async def test_on_the_clients_loop_nothing_is_left_behind() -> None:
         await cluster.wait_for_leader()
         await leader.restart()
     assert not any(node.is_alive for node in cluster.nodes)
+
+
+async def test_a_favourite_is_elected_though_another_node_dies() -> None:
+    async with server.run_cluster(election_seconds=0.1) as cluster:
+        first, second, third = cluster.nodes
+        moving = asyncio.ensure_future(cluster.move_leader(first))
+        await asyncio.sleep(0)
+        await third.kill()
+        assert await moving is first
+        assert cluster.followers == (second,)
+
+
+async def test_waiting_for_a_leader_ends_with_the_cluster() -> None:
+    async with server.run_cluster(election_seconds=60) as cluster:
+        assert cluster.leader is not None
+        await cluster.leader.kill()
+        waiting = asyncio.ensure_future(cluster.wait_for_leader())
+        await asyncio.sleep(0)
+    with pytest.raises(server.NoLeader):
+        await waiting
+
+
+async def test_a_leader_whose_killing_is_cancelled_is_dead_all_the_same() -> None:
+    async with server.run_cluster(election_seconds=0) as cluster:
+        leader = cluster.leader
+        assert leader is not None
+        killing = asyncio.ensure_future(leader.kill())
+        await asyncio.sleep(0)
+        killing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await killing
+        assert await cluster.wait_for_leader() is not leader
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"nodes": 0}, "nodes"),
+        ({"election_seconds": -1}, "election_seconds"),
+        ({"port": 65534}, "port"),
+        ({"http_port": 70000}, "http_port"),
+        ({"heartbeat_interval": 0}, "heartbeat_interval"),
+        ({"heartbeat_timeout": -1.0}, "heartbeat_timeout"),
+        ({"push_limit": 0}, "push_limit"),
+        ({"push_count_limit": 0}, "push_count_limit"),
+    ],
+)
+def test_options_that_make_no_sense(options: dict[str, Any], named: str) -> None:
+    with pytest.raises(UsageError, match=f"^{named}:"):
+        server.run_cluster(**options)

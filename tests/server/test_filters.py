@@ -20,7 +20,7 @@ from nodelib import (
 )
 
 from fastpump._commands import Command
-from fastpump.server import _filters
+from fastpump.server import _filtered_reads, _filters
 from fastpump.server.errors import InvalidRequest
 
 STREAM, TYPE = 0, 1
@@ -201,6 +201,27 @@ def test_filt_06_count_and_window(client: RawClient, stream: str, twenty: tuple[
     assert not page.is_end
     rest = read(client, FORWARD, page.next_position, wanted, 15, 15)
     assert (len(rest.items), rest.is_end) == (3, True)
+
+
+@BOTH_WAYS
+def test_filt_06_a_window_that_is_too_large(
+    client: RawClient,
+    stream: str,
+    twenty: tuple[int, int],
+    command: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No request keeps the node busy for long: it looks at so many events and says where it is."""
+    monkeypatch.setattr(_filtered_reads, "MAX_WINDOW", 8)
+    wanted = by(TYPE, PREFIX, f"AEvent{stream}")
+    position = twenty if command == FORWARD else END
+    found = []
+    for _ in range(3):
+        page = read(client, command, position, wanted, window=2**31 - 1)
+        assert len(page.items) <= 4
+        found += page.items
+        position = page.next_position
+    assert len(found) == 10
 
 
 @BOTH_WAYS

@@ -30,6 +30,7 @@ from nodelib import (
 
 from fastpump._commands import Command
 from fastpump.server import _transactions
+from fastpump.server._transaction_table import TransactionTable
 from fastpump.server.errors import StoreFailed
 from fastpump.server.store import Store
 
@@ -379,7 +380,9 @@ def test_a_large_transaction(client: RawClient, stream: str) -> None:
 def test_too_large_a_transaction(
     client: RawClient, stream: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """It is not even read: one of that size would fill the memory."""
     monkeypatch.setattr(_transactions, "MAX_SIZE", 1000)
+    monkeypatch.setattr(TransactionTable, "writes", None)
     reply = transact(client, stream, ANY, [event(data=bytes(1001))])
     assert (reply["result"], reply["message"]) == (6, "Invalid transaction.")
 
