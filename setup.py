@@ -24,6 +24,7 @@ EXTENSIONS = (
     "fastpump._packing",
     "fastpump._requests",
     "fastpump.server._ids",
+    "fastpump.server._log_writer",
     "fastpump.server._messages",
     "fastpump.server._records",
 )

@@ -21,7 +21,7 @@ General layout, from the socket to the disk:
               (`_accounts`, `_user_streams`; `_user_changes`)
     store     the log and its indexes in SQLite (`_database`, `_idindex`, `_nameindex`,
               `_membership`, `_streams`, `_transaction_table`)
-    _messages, _records, _ids
+    _messages, _records, _log_writer, _ids
               bytes: requests and replies, stored events, the table of event ids
 """
 

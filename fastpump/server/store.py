@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 from fastpump.server._database import Database, sqlite_errors
 from fastpump.server._idindex import IdIndex
+from fastpump.server._log_writer import LogWriter
 from fastpump.server._nameindex import NameIndex
-from fastpump.server._records import Entry, LogWriter, entries_of, learn_ids, runs_of, span_of
+from fastpump.server._records import Entry, entries_of, learn_ids, runs_of, span_of
 from fastpump.server._streams import Stream
 from fastpump.server._transaction_table import TransactionTable
 from fastpump.server.errors import StoreDamaged
