@@ -8,6 +8,7 @@ General layout, from the top down; a module imports only from those below it:
     server/            the embedded development node (knows nothing of the client)
     connection         connect() and Client
     users              who may use a server, managed over HTTP
+    _connection_string what a connection string says, as arguments of connect()
     _acting            all operations in one class; the same with credentials of their own
     _writing, _reading, _following, _administering, _transacting
                        the operations of a client: arguments in, operations out
@@ -29,6 +30,8 @@ General layout, from the top down; a module imports only from those below it:
     _events, _replies, _requests, _packing, …    bytes (Cython); _cold: rare messages (protobuf)
     exceptions
 """
+
+import logging
 
 from fastpump import (
     connection,
@@ -73,3 +76,6 @@ __all__ += exceptions.__all__
 __all__ += filters.__all__
 __all__ += messages.__all__
 __all__ += publisher.__all__
+
+# A program that does not set up logging gets nothing of it on its standard error.
+logging.getLogger("fastpump").addHandler(logging.NullHandler())

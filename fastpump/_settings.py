@@ -94,19 +94,32 @@ _RULES: dict[str, Rule] = {
 
 
 def context_for(
-    tls: bool | ssl.SSLContext, ca_file: str | os.PathLike[str] | None, target_host: str | None
+    tls: bool | ssl.SSLContext,
+    ca_file: str | os.PathLike[str] | None,
+    target_host: str | None,
+    validate_server: bool = True,
 ) -> ssl.SSLContext | None:
     """The context that these arguments of `connect` ask for; None to speak plainly."""
+    details = {"ca_file": ca_file is not None, "validate_server": not validate_server}
     if isinstance(tls, ssl.SSLContext):
-        if ca_file is not None:
-            raise UsageError("ca_file", "belongs into the context that is given as tls")
+        _refuse_details(details, "belongs into the context that is given as tls")
         return tls
     if not tls:
-        for name, value in (("ca_file", ca_file), ("target_host", target_host)):
-            if value is not None:
-                raise UsageError(name, "needs tls=True")
+        _refuse_details({**details, "target_host": target_host is not None}, "needs tls=True")
         return None
+    if ca_file is not None and not validate_server:
+        raise UsageError("ca_file", "has no effect with validate_server=False")
     try:
-        return ssl.create_default_context(cafile=ca_file)
+        context = ssl.create_default_context(cafile=ca_file)
     except OSError as error:
         raise UsageError("ca_file", f"{ca_file} cannot be used: {error}") from error
+    if not validate_server:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _refuse_details(given: dict[str, bool], problem: str) -> None:
+    for argument, is_given in given.items():
+        if is_given:
+            raise UsageError(argument, problem)

@@ -13,17 +13,18 @@ from uuid import uuid4
 
 from fastpump._acting import ActingClient, Operations
 from fastpump._arguments import credential_of
+from fastpump._connection_string import parse
 from fastpump._connector import Connector, ConnectorState
 from fastpump._discoverers import Discoverer, discoverer_for
 from fastpump._dispatcher import Dispatcher
 from fastpump._settings import ConnectionSettings, context_for
 from fastpump.connection_events import ConnectionEvent, Listeners
-from fastpump.discovery import RetryPolicy, Selector, select_random
+from fastpump.discovery import RetryPolicy, Selector, prefer_read_only_replica, select_random
 from fastpump.exceptions import ClientClosed, UsageError
 from fastpump.messages import Credential, Token
 from fastpump.telemetry import Telemetry
 
-__all__ = ["ActingClient", "Client", "connect"]
+__all__ = ["ActingClient", "Client", "connect", "connect_to"]
 
 
 class Client(Operations):
@@ -174,6 +175,7 @@ def connect(
     tls: bool | ssl.SSLContext = False,
     ca_file: str | os.PathLike[str] | None = None,
     target_host: str | None = None,
+    validate_server: bool = True,
     credential: Credential | Token | None = None,
     require_master: bool = ConnectionSettings.require_master,
     telemetry: Telemetry | None = None,
@@ -218,6 +220,8 @@ def connect(
         tls: speak TLS, and verify the node's certificate; or a context of your own that says how.
         ca_file: certificates (PEM) to verify it with instead of the system's; needs `tls=True`.
         target_host: the name certificates must be for, if not that of the node; needs `tls`.
+        validate_server: False to accept whatever certificate the node has, of a cluster's gossip
+            too. Then nobody knows who is on the other end.
         credential: a Credential or Token instead of username and password.
         require_master: only the leader of a cluster may answer, where a call does not say.
         telemetry: where OpenTelemetry's spans and metrics go; none by default.
@@ -247,10 +251,12 @@ def connect(
         max_frame_size=max_frame_size,
         gossip_timeout=gossip_timeout,
         max_discover_attempts=max_discover_attempts,
-        ssl_context=context_for(tls, ca_file, target_host),
+        ssl_context=context_for(tls, ca_file, target_host, validate_server),
         target_host=target_host,
         require_master=require_master,
     )
+    if require_master and selector is prefer_read_only_replica:
+        raise UsageError("selector", "a read-only replica is never the leader of require_master")
     discoverer = discoverer_for(
         host,
         port,
@@ -263,6 +269,28 @@ def connect(
     )
     credential = _credential_of_connection(username, password, credential)
     return Client(discoverer, credential, name or f"fastpump-{uuid4()}", settings, telemetry)
+
+
+def connect_to(connection_string: str, **overrides: Any) -> Client:
+    """Make a client from a connection string; what it does not say is as in `connect`.
+
+    Args:
+        connection_string: in the spelling of the reference client, with its keys and its
+            milliseconds, or a URL whose options are arguments of `connect`. See docs/settings.md.
+            `%` in the user or password of an address stands before the number of a byte.
+        overrides: arguments of `connect` that win over what the string says.
+
+    Raises:
+        UsageError: the string, or what it asks for, is not acceptable. It says why, but shows
+            nothing of the string, which may hold a password.
+
+    >>> fastpump.connect_to("ConnectTo=tcp://admin:changeit@localhost:1113; HeartBeatTimeout=1500")
+    >>> fastpump.connect_to("esdb+tcp://admin:changeit@localhost?tls=true&operation_timeout=7")
+    """
+    arguments = parse(connection_string)
+    if "username" in overrides:
+        arguments.pop("credential", None)
+    return connect(**{**arguments, **overrides})
 
 
 def _credential_of_connection(

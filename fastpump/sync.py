@@ -44,7 +44,15 @@ from fastpump.connection_events import ConnectionEvent
 from fastpump.exceptions import UsageError
 from fastpump.messages import Credential, Event, NewEventData, Token, WriteResult
 
-__all__ = ["ActingClient", "Client", "Publisher", "Subscription", "Transaction", "connect"]
+__all__ = [
+    "ActingClient",
+    "Client",
+    "Publisher",
+    "Subscription",
+    "Transaction",
+    "connect",
+    "connect_to",
+]
 
 P = ParamSpec("P")
 
@@ -365,3 +373,4 @@ def making_a_client(
 
 
 connect = making_a_client(fastpump.connection.connect)
+connect_to = making_a_client(fastpump.connection.connect_to)

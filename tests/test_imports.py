@@ -44,6 +44,7 @@ LEVELS = (
         "_administering",
         "_transacting",
         "_acting",
+        "_connection_string",
     ),
     ("connection", "users"),
     ("_background", "_blocking", "sync"),

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import logging
 import socket
+import ssl
 import sys
 
 import pytest
 from client.peer import Peer, connected, outcome, reply_to, soon
 
 import fastpump
+from fastpump.discovery import prefer_read_only_replica
 from fastpump.exceptions import ClientClosed, ConnectFailed, NotAuthenticated, UsageError
 
 PASSWORD = "correct horse battery staple"
@@ -295,6 +297,18 @@ async def test_no_password_in_logs_and_reprs(caplog: pytest.LogCaptureFixture) -
         ("reconnect_delay", {"reconnect_delay": -1}),
         ("max_reconnects", {"max_reconnects": -2}),
         ("max_attempts", {"max_attempts": 0}),
+        ("max_attempts", {"max_attempts": -2}),
+        ("max_attempts", {"max_attempts": True}),
+        ("max_queue", {"max_queue": 0}),
+        ("max_queue", {"max_queue": -1}),
+        ("queue_timeout", {"queue_timeout": 0}),
+        ("queue_timeout", {"queue_timeout": "1"}),
+        ("fail_on_no_response", {"fail_on_no_response": 1}),
+        ("require_master", {"require_master": None}),
+        ("selector", {"require_master": True, "selector": prefer_read_only_replica}),
+        ("validate_server", {"validate_server": False}),
+        ("validate_server", {"validate_server": False, "tls": ssl.create_default_context()}),
+        ("ca_file", {"validate_server": False, "tls": True, "ca_file": "x.pem"}),
         ("max_in_flight", {"max_in_flight": 0}),
         ("max_frame_size", {"max_frame_size": 17}),
         ("max_frame_size", {"max_frame_size": 2**31}),
@@ -305,6 +319,11 @@ def test_auth_05_conn_16_bad_settings(argument: str, options: dict[str, object])
         fastpump.connect(**options)  # type: ignore[arg-type]
     assert caught.value.argument == argument
     assert argument in str(caught.value)
+
+
+def test_conn_16_no_limit() -> None:
+    fastpump.connect(max_attempts=-1, max_reconnects=-1, max_discover_attempts=-1)
+    fastpump.connect(queue_timeout=None)
 
 
 async def test_auth_05_longest_credentials() -> None:

@@ -34,6 +34,17 @@ async def test_conn_19_a_context_of_ones_own() -> None:
         assert await client.ping() > 0
 
 
+async def test_conn_19_validation_off() -> None:
+    async with fastpump.server.run(tls="development") as node:
+        where = f"{node.host}:{node.port}"
+        for text in (
+            f"esdb+tcp://{where}?tls=true&validate_server=false",
+            f"ConnectTo=tcp://{where};UseSslConnection=true;ValidateServer=false",
+        ):
+            async with fastpump.connect_to(text) as client:
+                assert await client.ping() > 0
+
+
 @pytest.mark.parametrize("target_host", [None, "somebody.else"])
 async def test_conn_19_a_certificate_that_does_not_verify(target_host: str | None) -> None:
     async with fastpump.server.run(tls="development") as node:
