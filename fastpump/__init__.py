@@ -55,6 +55,9 @@ from fastpump.publisher import *  # noqa: F403
 
 __version__ = "0.1.0"
 
+# What is logged is shown where the program wants it, and nowhere if it says nothing.
+logging.getLogger("fastpump").addHandler(logging.NullHandler())
+
 __all__ = [
     "Acl",
     "StreamMetadata",

@@ -36,7 +36,6 @@ __all__ = [
     "PhotonPumpException",
     "ProtocolError",
     "PublishFailed",
-    "PublishFailure",
     "ReadError",
     "RetriesLimitReached",
     "ServerError",

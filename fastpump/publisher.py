@@ -34,7 +34,7 @@ from fastpump.exceptions import (
 from fastpump.guard import Guard
 from fastpump.messages import NewEventData, WriteResult
 
-__all__ = ["Publisher", "PublisherStats"]
+__all__ = ["PublishFailure", "Publisher", "PublisherStats"]
 
 LOG = logging.getLogger("fastpump.publisher")
 

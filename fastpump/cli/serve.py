@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,7 @@ def serve(path: Path | None, development_tls: bool, **options: Any) -> None:
     \b
     Example: fastpump serve --port 0 --path events.db
     """
+    logging.basicConfig(format="%(name)s: %(message)s")  # from warnings on, on standard error
     tls = "development" if development_tls else None
     node = fastpump.server.run(path=path, tls=tls, **options)
     try:
