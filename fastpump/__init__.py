@@ -10,19 +10,21 @@ General layout, from the top down; a module imports only from those below it:
     users              who may use a server, managed over HTTP
     _connection_string what a connection string says, as arguments of connect()
     _acting            all operations in one class; the same with credentials of their own
-    _writing, _reading, _following, _administering, _transacting
+    _writing, _reading, _following, _grouping, _administering, _transacting
                        the operations of a client: arguments in, operations out
     telemetry          what is started on its way to the dispatcher, as OpenTelemetry's spans
-    subscriptions, _logs, transactions, publisher
-                       events as they come, from history into live; events that appear together;
-                       many events to many streams
+    subscriptions, _logs, persistent, transactions, publisher
+                       events as they come, from history into live; events that the server hands
+                       out until they are answered (`_group_consumer`, `_answers`); events that
+                       appear together; many events to many streams
     _connector         which connection is current: connect, identify, reconnect, follow the leader
     _discoverers       which node to connect to: one, or a cluster's by gossip (`_gossip`)
     discovery          a cluster's members, selectors that choose one, retry policies
     _protocol          the asyncio side of one connection: receive, heartbeats, write flow
     _reads, _read_ahead    what is read, page by page; pages asked for before they are needed
     _dispatcher        frames to operations, by correlation id
-    _operations, _subscribing    one class per request: its frame, its replies, how it ends
+    _operations, _subscribing, _group_operations
+                       one class per request: its frame, its replies, how it ends
     _settings          how a client connects: time limits, counts, TLS
     guard              at which versions a publisher writes
     connection_events  what a client tells of its connection
@@ -51,6 +53,7 @@ from fastpump.exceptions import *  # noqa: F403
 from fastpump.filters import *  # noqa: F403
 from fastpump.messages import *  # noqa: F403
 from fastpump.metadata import Acl, StreamMetadata, StreamMetadataResult
+from fastpump.persistent_settings import PersistentSubscriptionSettings
 from fastpump.publisher import *  # noqa: F403
 
 __version__ = "0.1.0"
@@ -60,6 +63,7 @@ logging.getLogger("fastpump").addHandler(logging.NullHandler())
 
 __all__ = [
     "Acl",
+    "PersistentSubscriptionSettings",
     "StreamMetadata",
     "StreamMetadataResult",
     "__version__",

@@ -10,6 +10,7 @@ from fastpump._commands import Command
 from fastpump._dispatcher import Operation, Outlet
 from fastpump._following import Following
 from fastpump._framing import encode_frame
+from fastpump._grouping import Grouping
 from fastpump._operations import Ping
 from fastpump._transacting import Transacting
 from fastpump.messages import Credential, Token
@@ -18,7 +19,7 @@ AUTHENTICATED = b"\x01"
 """The flag that says that an auth block follows (protocol document, section 1.1)."""
 
 
-class Operations(Following, Administering, Transacting):
+class Operations(Following, Grouping, Administering, Transacting):
     """What can be asked of a server."""
 
     async def ping(self, conversation_id: UUID | None = None) -> float:
@@ -52,7 +53,7 @@ class ActingClient(Operations):
 
 
 class _ActingOutlet:
-    """Puts an auth block into whatever goes out. Sent again it is still there."""
+    """Puts an auth block into whatever goes out without one. Sent again it is still there."""
 
     def __init__(self, dispatcher: Outlet, auth_block: bytes) -> None:
         self._dispatcher = dispatcher
@@ -76,6 +77,8 @@ class _ActingOutlet:
 
 
 def _with_auth_block(frame: bytes, auth_block: bytes) -> bytes:
+    if frame[5:6] == AUTHENTICATED:
+        return frame
     size = int.from_bytes(frame[:4], "little") + len(auth_block)
     header = size.to_bytes(4, "little") + frame[4:5] + AUTHENTICATED + frame[6:22]
     return header + auth_block + frame[22:]

@@ -233,14 +233,17 @@ class Dispatcher:
         )
 
     def close(self, error: FastpumpError) -> None:
-        """Fail everything that waits, and whatever is started from now on."""
+        """Fail everything that waits, and whatever is started from now on.
+
+        An operation may send its last word while it fails.
+        """
         self._closed_by = error
-        self._send = None
         operations = list(self._operations.values())
         self._operations.clear()
         for operation in operations:
             operation.fail(error)
         self._fail_standing(error)
+        self._send = None
         self.is_full = False
         for waiter in (*(waiter for waiter, _ in self._queue), *self._door):
             if not waiter.done():

@@ -6,7 +6,7 @@ from fastpump._event_table cimport EventTable, Item, Record
 
 
 cdef class Events(EventTable):
-    pass
+    cdef bytes delivery             # correlation id of the persistent subscription that pushed them
 
 
 cdef class StreamSlice(Events):
@@ -38,3 +38,4 @@ cdef class Event:
 
 
 cdef Event event_at(Events page, Py_ssize_t index)
+cdef int received_id_to_wire(Event event, unsigned char* wire) except -1

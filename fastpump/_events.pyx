@@ -16,7 +16,8 @@ cimport cython
 from cpython.buffer cimport PyBUF_READ
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.memoryview cimport PyMemoryView_FromMemory
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memset
 
 from fastpump._event_table cimport EventTable, Record
 from fastpump._ids cimport uuid_from_wire
@@ -65,14 +66,15 @@ cdef class Events(EventTable):
             raise TypeError("a sequence of events does not change")
         for event in events:
             resolved = (<Event?>event).to_bytes()
-            spans.append((len(memory), len(resolved)))
+            spans.append((len(memory), len(resolved), event.retry_count))
             memory += resolved
         self.adopt(bytes(memory), NULL)
         cdef Cursor c
-        for offset, size in spans:
+        for offset, size, retry_count in spans:
             c.pos = self.base + <Py_ssize_t>offset
             c.end = c.pos + <Py_ssize_t>size
             self.add(&c)
+            self.extents[self.length - 1].retry_count = retry_count
 
     def __len__(self):
         return self.length
@@ -261,6 +263,25 @@ cdef Event event_at(Events page, Py_ssize_t index):
     return event
 
 
+cdef int received_id_to_wire(Event event, unsigned char* wire) except -1:
+    """Write the id of the received record, zeros if it has none."""
+    cdef Record link
+    cdef const Record* r = &event.item.event
+    if event.item.has_link:
+        event.page.read_link(&event.item, &link)
+        r = &link
+    if r.id:
+        memcpy(wire, event.page.base + r.id, 16)
+    else:
+        memset(wire, 0, 16)
+    return 0
+
+
+def delivery_of(Event event not None):
+    """The correlation id an event was pushed under by a persistent subscription, or None."""
+    return event.page.delivery
+
+
 @cython.final
 @cython.no_gc
 @cython.freelist(64)
@@ -439,8 +460,8 @@ cdef class Event:
 
     def detach(self):
         """The same event in memory of its own, so that its page can be freed."""
-        cdef Event event = <Event>_event_from_bytes(self.to_bytes())
-        event.item.extent.retry_count = self.item.extent.retry_count
+        cdef Event event = <Event>_event_from_bytes(self.to_bytes(), self.retry_count)
+        event.page.delivery = self.page.delivery
         return event
 
     def to_bytes(self):
@@ -456,13 +477,13 @@ cdef class Event:
         return hash((self.stream, self.event_number))
 
     def __reduce__(self):
-        return _event_from_bytes, (self.to_bytes(),)
+        return _event_from_bytes, (self.to_bytes(), self.retry_count)
 
     def __repr__(self):
         return f"<Event {self.created}: {self.event_number}@{self.stream}:{self.type}>"
 
 
-def _event_from_bytes(bytes resolved not None):
+def _event_from_bytes(bytes resolved not None, int32_t retry_count=0):
     """The event of a ResolvedEvent message; the inverse of `Event.to_bytes`."""
     cdef Events page = Events.__new__(Events)
     page.adopt(resolved, NULL)
@@ -470,6 +491,7 @@ def _event_from_bytes(bytes resolved not None):
     c.pos = page.base
     c.end = c.pos + len(resolved)
     page.add(&c)
+    page.extents[0].retry_count = retry_count
     return event_at(page, 0)
 
 

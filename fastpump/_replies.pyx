@@ -226,9 +226,12 @@ def decode_pushes(Frame frame not None):
     cdef Events page = Events.__new__(Events)
     cdef const unsigned char* run_end = frame.data + frame.run_size
     cdef Cursor c
+    cdef bint persistent = frame.command == PERSISTENT_EVENT_APPEARED
     begin_page(page, frame, &c)
+    if persistent:
+        page.delivery = frame.correlation_id
     while True:
-        decode_push(page, &c, frame.command == PERSISTENT_EVENT_APPEARED)
+        decode_push(page, &c, persistent)
         if c.end == run_end:
             break
         c.pos = c.end + PREFIX_AND_HEADER

@@ -1,6 +1,7 @@
 from typing import Any
 from uuid import UUID
 
+from fastpump._events import Event
 from fastpump._new_events import NewEventData
 from fastpump._packing import Batch
 
@@ -65,11 +66,13 @@ def encode_read_all(
     require_master: bool = False,
     auth: bytes | None = None,
 ) -> bytes: ...
-def encode_ack(correlation_id: bytes, subscription_id: str, event_ids: list[UUID]) -> bytes: ...
+def encode_ack(
+    correlation_id: bytes, subscription_id: str, event_ids: list[Event | UUID]
+) -> bytes: ...
 def encode_nak(
     correlation_id: bytes,
     subscription_id: str,
-    event_ids: list[UUID],
+    event_ids: list[Event | UUID],
     action: int,
     message: str,
 ) -> bytes: ...

@@ -20,6 +20,7 @@ from libc.stdint cimport int64_t, uint32_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
 
+from fastpump._events cimport Event, received_id_to_wire
 from fastpump._framing cimport new_frame
 from fastpump._ids cimport uuid_to_wire
 from fastpump._new_events cimport (
@@ -266,21 +267,24 @@ cdef int check_ids(list event_ids) except -1:
     if not 0 < len(event_ids) <= MAX_IDS:
         raise UsageError("event_ids", f"{len(event_ids)} ids; 1 to {MAX_IDS} are possible")
     for id in event_ids:
-        if not isinstance(id, UUID):
-            raise UsageError("event_ids", f"must be UUIDs, not {type(id).__name__}")
+        if not isinstance(id, (Event, UUID)):
+            raise UsageError("event_ids", f"must be UUIDs or events, not {type(id).__name__}")
     return 0
 
 
 cdef unsigned char* write_ids(unsigned char* out, list event_ids) except NULL:
     cdef unsigned char[16] wire
     for id in event_ids:
-        uuid_to_wire(id, wire)
+        if isinstance(id, Event):
+            received_id_to_wire(<Event>id, wire)
+        else:
+            uuid_to_wire(id, wire)
         out = write_bytes_field(out, 2, <const char*>wire, 16)
     return out
 
 
 def encode_ack(bytes correlation_id not None, subscription_id, list event_ids not None):
-    """PersistentSubscriptionAckEvents for 1 to 2000 UUIDs."""
+    """PersistentSubscriptionAckEvents for 1 to 2000 UUIDs, or events by their received records."""
     check_ids(event_ids)
     cdef Py_ssize_t name_size = 0
     cdef const char* name = utf8_of(subscription_id, "subscription_id", ARGUMENTS, &name_size)
@@ -298,7 +302,7 @@ def encode_nak(
     bytes correlation_id not None, subscription_id, list event_ids not None, int action,
     str message not None,
 ):
-    """PersistentSubscriptionNakEvents for 1 to 2000 UUIDs; `action` as in section 3.5."""
+    """PersistentSubscriptionNakEvents for the same; `action` as in section 3.5."""
     check_ids(event_ids)
     cdef Py_ssize_t name_size = 0
     cdef const char* name = utf8_of(subscription_id, "subscription_id", ARGUMENTS, &name_size)

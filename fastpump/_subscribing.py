@@ -16,7 +16,10 @@ from fastpump._framing import Frame, encode_frame
 from fastpump._operations import Filtered, Operation
 from fastpump._replies import decode_pushes
 from fastpump.exceptions import (
+    ConnectionLost,
     ConversationException,
+    OperationExpired,
+    RetriesLimitReached,
     SubscriptionCreationFailed,
     SubscriptionFailed,
 )
@@ -129,12 +132,12 @@ class Subscribe(Operation):
         if frame.command == self.push and self._is_confirmed:
             self.waiter.subscriber.on_events(decode_pushes(frame))
         elif frame.command == Command.SubscriptionDropped:
-            self.was_dropped = True
             self._on_dropped(_cold.decode("SubscriptionDropped", frame.body).reason, retry)
         else:
             super()._on_other_frame(frame, retry)
 
     def _on_dropped(self, reason: int, retry: Retry) -> None:
+        self.was_dropped = True
         if reason == SubscriptionDropReason.Unsubscribed and self._is_confirmed:
             self.waiter.set_result(None)
         else:
@@ -221,3 +224,10 @@ class Wire:
         operation.leave()
         if operation.attempts:
             self._dispatcher.send_now(operation.take_back())
+
+
+def was_out_of_reach(error: BaseException | None) -> bool:
+    """Whether a request failed for lack of a connection, and may do well on the next one."""
+    if isinstance(error, RetriesLimitReached):
+        error = error.last_error
+    return isinstance(error, (ConnectionLost, OperationExpired))

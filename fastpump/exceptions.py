@@ -24,6 +24,7 @@ __all__ = [
     "DiscoveryFailed",
     "EventNotFound",
     "FastpumpError",
+    "MaximumSubscribersReached",
     "MessageUnhandled",
     "NotAuthenticated",
     "NotHandled",
@@ -33,6 +34,10 @@ __all__ = [
     "OperationNotSupported",
     "OperationTimedOut",
     "PayloadUnreadable",
+    "PersistentSubscriptionAlreadyExists",
+    "PersistentSubscriptionCommandFailed",
+    "PersistentSubscriptionDeleted",
+    "PersistentSubscriptionNotFound",
     "PhotonPumpException",
     "ProtocolError",
     "PublishFailed",
@@ -356,6 +361,56 @@ class SubscriptionCreationFailed(ConversationException):
 
 class SubscriptionFailed(ConversationException):
     pass
+
+
+class PersistentSubscriptionAlreadyExists(SubscriptionCreationFailed):
+    """The stream has a persistent subscription of that name. `subscription` is "stream::name"."""
+
+    def __init__(self, conversation_id: UUID | None, subscription: str) -> None:
+        super().__init__(
+            conversation_id, f"The persistent subscription {subscription!r} exists already"
+        )
+        self.subscription = subscription
+
+
+class PersistentSubscriptionNotFound(SubscriptionCreationFailed):
+    """The stream has no persistent subscription of that name. `subscription` is "stream::name"."""
+
+    def __init__(self, conversation_id: UUID | None, subscription: str) -> None:
+        super().__init__(
+            conversation_id, f"The persistent subscription {subscription!r} does not exist"
+        )
+        self.subscription = subscription
+
+
+class MaximumSubscribersReached(SubscriptionCreationFailed):
+    """The persistent subscription has as many consumers as it may. `subscription` names it."""
+
+    retriable = True
+
+    def __init__(self, conversation_id: UUID | None, subscription: str) -> None:
+        super().__init__(
+            conversation_id, f"The persistent subscription {subscription!r} takes no more consumers"
+        )
+        self.subscription = subscription
+
+
+class PersistentSubscriptionDeleted(SubscriptionFailed):
+    """It was deleted while it had a consumer here. `subscription` is "stream::name"."""
+
+    def __init__(self, conversation_id: UUID | None, subscription: str) -> None:
+        super().__init__(
+            conversation_id, f"The persistent subscription {subscription!r} was deleted"
+        )
+        self.subscription = subscription
+
+
+class PersistentSubscriptionCommandFailed(ServerError):
+    """The server did not change or delete a persistent subscription. `subscription` names it."""
+
+    def __init__(self, conversation_id: UUID | None, subscription: str, reason: str) -> None:
+        super().__init__(conversation_id, f"The persistent subscription {subscription!r}: {reason}")
+        self.subscription = subscription
 
 
 class UserCommandFailed(FastpumpError):

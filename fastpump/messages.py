@@ -23,6 +23,7 @@ __all__ = [
     "MAX_EVENT_SIZE",
     "MAX_READ_COUNT",
     "PINNED",
+    "PINNED_BY_CORRELATION",
     "ROUND_ROBIN",
     "AllStreamSlice",
     "Beginning",
@@ -37,6 +38,7 @@ __all__ = [
     "ExpectedVersion",
     "Header",
     "Json",
+    "NakAction",
     "NewEvent",
     "NewEventData",
     "NotHandledReason",
@@ -59,6 +61,7 @@ __all__ = [
 ROUND_ROBIN = "RoundRobin"
 DISPATCH_TO_SINGLE = "DispatchToSingle"
 PINNED = "Pinned"
+PINNED_BY_CORRELATION = "PinnedByCorrelation"  # from Event Store 20 on
 
 MAX_READ_COUNT = 4096
 """Most events a server returns in one page."""
@@ -167,6 +170,21 @@ class SubscriptionResult(IntEnum):
     AlreadyExists = 1
     Fail = 2
     AccessDenied = 3
+
+
+class NakAction(IntEnum):
+    """What is to become of an event that a consumer refuses (protocol document, section 9.5)."""
+
+    Unknown = 0
+    """As Retry."""
+    Park = 1
+    """Put it aside with the parked ones."""
+    Retry = 2
+    """Deliver it again; park it once it was retried as often as the subscription allows."""
+    Skip = 3
+    """Go on without it."""
+    Stop = 4
+    """As Skip: servers do nothing special."""
 
 
 class Header(NamedTuple):

@@ -30,7 +30,7 @@ from fastpump._event_feed import EventFeed
 from fastpump._events import Event, Events
 from fastpump._logs import Log
 from fastpump._read_ahead import ReadAhead
-from fastpump._subscribing import Confirmation
+from fastpump._subscribing import Confirmation, was_out_of_reach
 from fastpump.exceptions import (
     ConnectionLost,
     OperationExpired,
@@ -418,13 +418,6 @@ class Subscription(Consuming):
             self._pages.stop()
         if self._pushes is not None:
             self._pushes.close()
-
-
-def was_out_of_reach(error: BaseException | None) -> bool:
-    """Whether a request failed for lack of a connection, and may do well on the next one."""
-    if isinstance(error, RetriesLimitReached):
-        error = error.last_error
-    return isinstance(error, (ConnectionLost, OperationExpired))
 
 
 def is_behind(place: Any, last: Any) -> bool:

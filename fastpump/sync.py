@@ -17,13 +17,15 @@ client does not survive a fork: connect in the child.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future
 from types import TracebackType
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar
+from uuid import UUID
 
 import fastpump._acting
 import fastpump.connection
+import fastpump.persistent
 import fastpump.publisher
 import fastpump.subscriptions
 import fastpump.transactions
@@ -47,6 +49,7 @@ from fastpump.messages import Credential, Event, NewEventData, Token, WriteResul
 __all__ = [
     "ActingClient",
     "Client",
+    "PersistentSubscription",
     "Publisher",
     "Subscription",
     "Transaction",
@@ -55,6 +58,7 @@ __all__ = [
 ]
 
 P = ParamSpec("P")
+T = TypeVar("T")
 
 _Operations = fastpump._acting.Operations
 _LOOP = SharedLoop()
@@ -162,18 +166,29 @@ async def _tracked(
     return asyncio.run_coroutine_threadsafe(ended(), asyncio.get_running_loop())
 
 
-class Batches(Iterator[Batch]):
+class Items(Iterator[T], Generic[T]):
+    """What an asynchronous iterator gives, one by one."""
+
+    def __init__(self, items: AsyncIterator[T], loop: BackgroundLoop) -> None:
+        self._items = items
+        self._loop = loop
+
+    def __iter__(self) -> Items[T]:
+        aiter(self._items)  # a loop over it begins
+        return self
+
+    def __next__(self) -> T:
+        item = self._loop.run(following, self._items)
+        if item is None:
+            raise StopIteration
+        return item
+
+
+class Batches(Items[Batch]):
     """The batches of a subscription."""
 
     def __init__(self, subscription: fastpump.subscriptions.Subscription, loop: BackgroundLoop):
-        self._items = subscription.slices()
-        self._loop = loop
-
-    def __next__(self) -> Batch:
-        batch = self._loop.run(following, self._items)
-        if batch is None:
-            raise StopIteration
-        return batch
+        super().__init__(subscription.slices(), loop)
 
     def end(self) -> None:
         """Give out nothing of what is here already."""
@@ -277,6 +292,76 @@ class Subscription(Blocking[fastpump.subscriptions.Subscription]):
         return self._iterator
 
 
+class PersistentSubscription(Blocking[fastpump.persistent.PersistentSubscription]):
+    """`fastpump.persistent.PersistentSubscription` with calls and loops that wait.
+
+    `Client.connect_subscription` makes one. Its events cross the threads one by one, so that each
+    has its own turn; take `slices()` where there are many.
+    """
+
+    def __enter__(self) -> PersistentSubscription:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.unsubscribe()
+
+    @property
+    def name(self) -> str:
+        """What the server calls it: "stream::subscription"."""
+        return self._inner.name
+
+    @property
+    def stream(self) -> str:
+        """The stream's name."""
+        return self._inner.stream
+
+    @property
+    def last_event_number(self) -> int:
+        """Number of the stream's last event when the server confirmed; -1 for none."""
+        return self._inner.last_event_number
+
+    @property
+    def initial_commit_position(self) -> int:
+        """How far the server's log went when it confirmed."""
+        return self._inner.initial_commit_position
+
+    @property
+    def conversation_id(self) -> UUID | None:
+        """Correlation id of the present connection to it; None while there is none."""
+        return self._inner.conversation_id
+
+    @property
+    def in_flight(self) -> int:
+        """How many events may be here unanswered."""
+        return self._inner.in_flight
+
+    @property
+    def buffer_size(self) -> int:
+        """photon-pump's name for `in_flight`."""
+        return self._inner.in_flight
+
+    @property
+    def auto_ack(self) -> bool:
+        """Whether an event is acknowledged when the next one is asked for."""
+        return self._inner.auto_ack
+
+    @property
+    def events(self) -> Iterator[Event]:
+        """The events, one by one."""
+        return Items(self._inner.events, self._running_loop())
+
+    def slices(self) -> Iterator[Batch]:
+        """The events in the batches they come in."""
+        return Items(self._inner.slices(), self._running_loop())
+
+    ack = blocking(fastpump.persistent.PersistentSubscription.ack)
+    nak = blocking(fastpump.persistent.PersistentSubscription.nak)
+
+    def unsubscribe(self) -> None:
+        """End it; the loop over its events ends too. Answers that wait are sent before."""
+        self._running_loop().run(self._inner.unsubscribe)
+
+
 class Operations(Blocking[_Operations]):
     """What can be asked of a server."""
 
@@ -295,6 +380,10 @@ class Operations(Blocking[_Operations]):
     iter_all_slices = paging(_Operations.iter_all_slices)
     subscribe_to = opening(_Operations.subscribe_to, Subscription)
     subscribe_to_all = opening(_Operations.subscribe_to_all, Subscription)
+    create_subscription = blocking(_Operations.create_subscription)
+    update_subscription = blocking(_Operations.update_subscription)
+    delete_subscription = blocking(_Operations.delete_subscription)
+    connect_subscription = opening(_Operations.connect_subscription, PersistentSubscription)
     delete_stream = blocking(_Operations.delete_stream)
     get_stream_metadata = blocking(_Operations.get_stream_metadata)
     set_stream_metadata = blocking(_Operations.set_stream_metadata)

@@ -9,7 +9,7 @@ import pytest
 from client.pages import all_page, events_of, stream_page
 from client.peer import Request, reply_to
 
-from fastpump import Filter, NewEvent, StreamMetadata
+from fastpump import Filter, NewEvent, PersistentSubscriptionSettings, StreamMetadata
 from fastpump._acting import Operations
 
 FILTER = Filter.stream_prefix("s")
@@ -39,6 +39,8 @@ async def transaction(client: Operations) -> None:
         await running.write([NewEvent("t")])
 
 
+SETTINGS = PersistentSubscriptionSettings()
+
 CALLS: dict[str, Call] = {
     "ping": lambda client: client.ping(),
     "publish_event": lambda client: client.publish_event("s", "t"),
@@ -56,6 +58,10 @@ CALLS: dict[str, Call] = {
     "subscribe_to_from": lambda client: first_of_subscription(client.subscribe_to("s", 0)),
     "subscribe_to_all": lambda client: subscribed(client.subscribe_to_all()),
     "subscribe_to_all_filtered": lambda client: subscribed(client.subscribe_to_all(filter=FILTER)),
+    "create_subscription": lambda client: client.create_subscription("g", "s"),
+    "update_subscription": lambda client: client.update_subscription("g", "s", SETTINGS),
+    "delete_subscription": lambda client: client.delete_subscription("g", "s"),
+    "connect_subscription": lambda client: subscribed(client.connect_subscription("g", "s")),
     "delete_stream": lambda client: client.delete_stream("s"),
     "get_stream_metadata": lambda client: client.get_stream_metadata("s"),
     "set_stream_metadata": lambda client: client.set_stream_metadata("s", StreamMetadata()),

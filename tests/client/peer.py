@@ -61,6 +61,17 @@ COMMANDS = {
     "StreamEventAppeared": 0xC2,
     "UnsubscribeFromStream": 0xC3,
     "SubscriptionDropped": 0xC4,
+    "ConnectToPersistentSubscription": 0xC5,
+    "PersistentSubscriptionConfirmation": 0xC6,
+    "PersistentSubscriptionStreamEventAppeared": 0xC7,
+    "CreatePersistentSubscription": 0xC8,
+    "CreatePersistentSubscriptionCompleted": 0xC9,
+    "DeletePersistentSubscription": 0xCA,
+    "DeletePersistentSubscriptionCompleted": 0xCB,
+    "PersistentSubscriptionAckEvents": 0xCC,
+    "PersistentSubscriptionNakEvents": 0xCD,
+    "UpdatePersistentSubscription": 0xCE,
+    "UpdatePersistentSubscriptionCompleted": 0xCF,
     "FilteredSubscribeToStream": 0xD2,
     "CheckpointReached": 0xD3,
     "BadRequest": 0xF0,
@@ -90,6 +101,10 @@ REPLIES = {
     "SubscribeToStream": "SubscriptionConfirmation",
     "FilteredSubscribeToStream": "SubscriptionConfirmation",
     "UnsubscribeFromStream": "SubscriptionDropped",
+    "ConnectToPersistentSubscription": "PersistentSubscriptionConfirmation",
+    "CreatePersistentSubscription": "CreatePersistentSubscriptionCompleted",
+    "UpdatePersistentSubscription": "UpdatePersistentSubscriptionCompleted",
+    "DeletePersistentSubscription": "DeletePersistentSubscriptionCompleted",
 }
 
 

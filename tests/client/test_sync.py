@@ -78,6 +78,7 @@ def public(kind: type) -> set[str]:
         (sync.Publisher, fastpump.Publisher),
         (sync.Transaction, fastpump.transactions.Transaction),
         (sync.Subscription, fastpump.subscriptions.Subscription),
+        (sync.PersistentSubscription, fastpump.persistent.PersistentSubscription),
     ],
 )
 def test_everything_asynchronous_is_there(waiting: type, asynchronous: type) -> None:

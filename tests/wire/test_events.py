@@ -17,6 +17,7 @@ from wire import reference, views
 from wire.scrambling import messages
 
 from fastpump import _replies
+from fastpump._events import delivery_of
 from fastpump._framing import Framer
 from fastpump.messages import AllStreamSlice, Event, EventRecord, Events, Position, StreamSlice
 
@@ -32,6 +33,14 @@ def page_of(name: str, number: int = 1) -> StreamSlice:
     """The page in a capture."""
     frame = Framer().feed(goldenlib.capture(name).data)[number]
     return _replies.decode_stream_slice(frame, "stream", 0, 0)[1]
+
+
+def push(retry_count: int = 0) -> Event:
+    """An event as a persistent subscription delivers it."""
+    fields = {"event": {"event": {"event_type": "t"}}, "retryCount": retry_count}
+    payload = reference.PROTO2.encode("PersistentSubscriptionStreamEventAppeared", fields)
+    [event] = _replies.decode_pushes(views.one_frame(0xC7, payload))
+    return event
 
 
 class TestLifetime:
@@ -56,11 +65,28 @@ class TestLifetime:
             for event in page_of(name):
                 assert views.event_values(event.detach()) == views.event_values(event)
 
-    def test_a_detached_push_keeps_its_retry_count(self) -> None:
-        fields = {"event": {"event": {"event_type": "t"}}, "retryCount": 3}
-        payload = reference.PROTO2.encode("PersistentSubscriptionStreamEventAppeared", fields)
-        [event] = _replies.decode_pushes(views.one_frame(0xC7, payload))
-        assert event.detach().retry_count == 3
+    @pytest.mark.parametrize("copied", [Event.detach, lambda e: pickle.loads(pickle.dumps(e))])
+    def test_a_copied_push_keeps_its_retry_count(self, copied: Callable[[Event], Event]) -> None:
+        assert copied(push(retry_count=3)).retry_count == 3
+
+    def test_a_sequence_of_pushes_keeps_their_retry_counts(self) -> None:
+        pushes = Events([push(retry_count=3), Event(RECORD), push(retry_count=-1)])
+        assert [event.retry_count for event in pushes] == [3, 0, -1]
+        copies = pickle.loads(pickle.dumps(pushes))
+        assert [event.retry_count for event in copies] == [3, 0, -1]
+
+    def test_a_push_knows_its_delivery(self) -> None:
+        event = push()
+        assert delivery_of(event) == delivery_of(event.detach()) == bytes(range(16))
+        assert delivery_of(pickle.loads(pickle.dumps(event))) is None
+
+    def test_nothing_else_has_one(self) -> None:
+        assert delivery_of(page_of("page500")[0]) is None
+        assert delivery_of(Event(RECORD)) is None
+        fields = {"event": {"event": {"event_type": "t"}}}
+        payload = reference.PROTO2.encode("StreamEventAppeared", fields)
+        [event] = _replies.decode_pushes(views.one_frame(0xC2, payload))
+        assert delivery_of(event) is None
 
     @pytest.mark.parametrize("name", ["page500", "links100"])
     def test_pickled_events_are_the_same(self, name: str) -> None:

@@ -10,10 +10,10 @@ import goldenlib
 import pytest
 from wire import reference, views
 
-from fastpump import _cold, _requests
+from fastpump import _cold, _replies, _requests
 from fastpump._framing import encode_frame
 from fastpump.exceptions import UsageError
-from fastpump.messages import MAX_EVENT_SIZE, Json, NewEvent, NewEventData
+from fastpump.messages import MAX_EVENT_SIZE, Event, EventRecord, Json, NewEvent, NewEventData
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -253,6 +253,47 @@ def test_the_captured_requests() -> None:
         # What the encoder refuses was an empty stream name; the recording has it in.
         made.append(encoded(request) if why_not(request) is None else request.frame())
     assert capture.requests.endswith(b"".join(made))
+
+
+class TestAnswers:
+    """What an ack or a nak names events by."""
+
+    TARGET = EventRecord("s", UUID(int=7), 3, "t")
+    LINK = EventRecord("links", UUID(int=8), 0, "$>", b"3@s", is_json=False)
+
+    @pytest.mark.parametrize(
+        ("event", "named"),
+        [
+            (Event(TARGET), UUID(int=7)),
+            (Event(TARGET, LINK), UUID(int=8)),
+            (Event(LINK), UUID(int=8)),
+        ],
+    )
+    def test_an_event_is_named_by_the_record_that_was_received(
+        self, event: Event, named: UUID
+    ) -> None:
+        ids = [UUID(int=1), event]
+        expected = [UUID(int=1), named]
+        correlation_id = bytes(16)
+        assert _requests.encode_ack(correlation_id, "s::g", ids) == (
+            _requests.encode_ack(correlation_id, "s::g", expected)
+        )
+        assert _requests.encode_nak(correlation_id, "s::g", ids, 1, "m") == (
+            _requests.encode_nak(correlation_id, "s::g", expected, 1, "m")
+        )
+
+    def test_an_event_without_id_is_named_by_zeros(self) -> None:
+        fields = {"event": {"event": {"event_type": "t"}}}
+        payload = reference.PROTO2.encode("PersistentSubscriptionStreamEventAppeared", fields)
+        pushes = list(_replies.decode_pushes(views.one_frame(0xC7, payload)))
+        assert _requests.encode_ack(bytes(16), "s::g", pushes) == (
+            _requests.encode_ack(bytes(16), "s::g", [UUID(int=0)])
+        )
+
+    @pytest.mark.parametrize("id", ["7", b"7" * 16, None, TARGET])
+    def test_what_names_no_event(self, id: Any) -> None:
+        with pytest.raises(UsageError, match="event_ids"):
+            _requests.encode_ack(bytes(16), "s::g", [id])
 
 
 class TestNewEvents:
