@@ -26,6 +26,7 @@ General layout, from the top down; a module imports only from those below it:
     _operations, _subscribing, _group_operations
                        one class per request: its frame, its replies, how it ends
     _settings          how a client connects: time limits, counts, TLS
+    _statistics        what a client tells of itself in numbers
     guard              at which versions a publisher writes
     connection_events  what a client tells of its connection
     messages, filters  the vocabulary: events, slices, positions, enums; which events are wanted

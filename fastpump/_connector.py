@@ -21,6 +21,7 @@ from fastpump._framing import encode_frame
 from fastpump._operations import Authenticate, IdentifyClient, Operation
 from fastpump._protocol import ConnectionProtocol
 from fastpump._settings import ConnectionSettings
+from fastpump._statistics import ClientStats, Traffic
 from fastpump.connection_events import (
     AuthenticationFailed,
     Closed,
@@ -100,6 +101,7 @@ class Connector:
         self._node: NodeService | None = None
         self._leader: NodeService | None = None
         self._settled_at = 0.0
+        self._traffic = Traffic()
         self._protocol: ConnectionProtocol | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -128,6 +130,18 @@ class Connector:
             raise
         self._check_due = asyncio.get_running_loop().time()
         self._check_deadlines()
+
+    def stats(self) -> ClientStats:
+        return ClientStats(
+            in_flight=self._dispatcher.in_flight,
+            waiting=self._dispatcher.waiting,
+            subscriptions=self._dispatcher.subscriptions,
+            queued_bytes=0 if self._protocol is None else self._protocol.queued_bytes,
+            bytes_in=self._traffic.received,
+            bytes_out=self._traffic.sent,
+            reconnects=self.reconnects,
+            unknown_frames=self._dispatcher.unknown_frames,
+        )
 
     async def stop(self) -> None:
         """Close the connection; operations that wait fail with ClientClosed."""
@@ -217,6 +231,7 @@ class Connector:
             heartbeat_interval=self._settings.heartbeat_interval,
             heartbeat_timeout=self._settings.heartbeat_timeout,
             max_frame_size=self._settings.max_frame_size,
+            traffic=self._traffic,
         )
         loop = asyncio.get_running_loop()
         timeout = self._settings.connect_timeout

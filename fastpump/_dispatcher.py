@@ -133,6 +133,22 @@ class Dispatcher:
         self._admitted = 0
         self._known_unknowns: set[int] = set()
 
+    @property
+    def in_flight(self) -> int:
+        """Operations sent, or waiting for a connection."""
+        return len(self._operations)
+
+    @property
+    def waiting(self) -> int:
+        """Callers in `room()`."""
+        waiters = (*(waiter for waiter, _ in self._queue), *self._door)
+        return sum(not waiter.done() for waiter in waiters)
+
+    @property
+    def subscriptions(self) -> int:
+        """Operations whose replies go on."""
+        return len(self._standing) if self._send is not None else 0
+
     def start(self, operation: Operation) -> None:
         """Enter the operation and send it now, or once there is a connection.
 

@@ -15,6 +15,7 @@ from typing import cast
 
 from fastpump._commands import Command
 from fastpump._framing import Frame, Framer, encode_frame
+from fastpump._statistics import Traffic
 from fastpump.exceptions import ConnectionLost, FastpumpError
 
 LOG = logging.getLogger("fastpump.protocol")
@@ -38,6 +39,7 @@ class ConnectionProtocol(asyncio.BufferedProtocol):
         heartbeat_interval: seconds of silence after which a heartbeat is sent.
         heartbeat_timeout: further seconds of silence after which the connection is given up.
         max_frame_size: longest frame accepted, in bytes.
+        traffic: is told how many bytes go to and fro.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class ConnectionProtocol(asyncio.BufferedProtocol):
         heartbeat_interval: float,
         heartbeat_timeout: float,
         max_frame_size: int,
+        traffic: Traffic,
     ) -> None:
         self._on_frames = on_frames
         self._on_lost = on_lost
@@ -63,6 +66,7 @@ class ConnectionProtocol(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport | None = None
         self._outbox: list[bytes] = []
         self._outbox_size = 0
+        self._traffic = traffic
         self._heard = False
         self._silent_since = 0.0
         self._watch_due = 0.0
@@ -79,6 +83,7 @@ class ConnectionProtocol(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         self._heard = True
+        self._traffic.received += nbytes
         framer = self._framer
         try:
             frames = framer.commit(nbytes)
@@ -112,6 +117,13 @@ class ConnectionProtocol(asyncio.BufferedProtocol):
         address = self._transport and self._transport.get_extra_info("peername")
         return tuple(address[:2]) if address else None
 
+    @property
+    def queued_bytes(self) -> int:
+        """Bytes that are not with the operating system yet."""
+        if self._transport is None:
+            return 0
+        return self._outbox_size + self._transport.get_write_buffer_size()
+
     def send(self, frame: bytes) -> None:
         """Write the frame together with all others of this turn of the loop."""
         outbox = self._outbox
@@ -139,6 +151,7 @@ class ConnectionProtocol(asyncio.BufferedProtocol):
         outbox = self._outbox
         if outbox and self._transport is not None:
             self._transport.write(outbox[0] if len(outbox) == 1 else b"".join(outbox))
+            self._traffic.sent += self._outbox_size
         outbox.clear()
         self._outbox_size = 0
 

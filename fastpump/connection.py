@@ -18,13 +18,14 @@ from fastpump._connector import Connector, ConnectorState
 from fastpump._discoverers import Discoverer, discoverer_for
 from fastpump._dispatcher import Dispatcher
 from fastpump._settings import ConnectionSettings, context_for
+from fastpump._statistics import ClientStats
 from fastpump.connection_events import ConnectionEvent, Listeners
 from fastpump.discovery import RetryPolicy, Selector, prefer_read_only_replica, select_random
 from fastpump.exceptions import ClientClosed, UsageError
 from fastpump.messages import Credential, Token
 from fastpump.telemetry import Telemetry
 
-__all__ = ["ActingClient", "Client", "connect", "connect_to"]
+__all__ = ["ActingClient", "Client", "ClientStats", "connect", "connect_to"]
 
 
 class Client(Operations):
@@ -126,6 +127,13 @@ class Client(Operations):
         traceback: TracebackType | None,
     ) -> None:
         await self.close()
+
+    def stats(self) -> ClientStats:
+        """The client in numbers: what is under way, what waits, what went over the wire.
+
+        All are 0 before it is connected. They are there anyhow: asking is what costs, a little.
+        """
+        return ClientStats() if self._connector is None else self._connector.stats()
 
     def acting_as(self, credential: Credential | Token | tuple[str, str]) -> ActingClient:
         """The same operations with other credentials than the connection's, for better and worse.

@@ -42,6 +42,7 @@ from fastpump._blocking import (
     paging,
 )
 from fastpump._consuming import Batch
+from fastpump._statistics import ClientStats
 from fastpump.connection_events import ConnectionEvent
 from fastpump.exceptions import UsageError
 from fastpump.messages import Credential, Event, NewEventData, Token, WriteResult
@@ -442,12 +443,22 @@ class Client(Operations):
         """Be told of the connection, in the thread of its loop; as in the asynchronous client."""
         return self._inner.listen(callback)
 
+    def stats(self) -> ClientStats:
+        """The client in numbers; all are 0 before it is connected."""
+        if self._loop is None or self._is_closed:
+            return self._inner.stats()
+        return self._loop.run(_stats_of, self._inner)
+
     def acting_as(self, credential: Credential | Token | tuple[str, str]) -> ActingClient:
         """The same operations with other credentials; as in the asynchronous client.
 
         >>> client.acting_as(("ops", "secret")).get("$stats-127.0.0.1:2113")
         """
         return ActingClient(self._inner.acting_as(credential), self._running_loop())
+
+
+async def _stats_of(client: fastpump.connection.Client) -> ClientStats:
+    return client.stats()
 
 
 def making_a_client(

@@ -36,6 +36,7 @@ LEVELS = (
         "_dispatcher",
         "_operations",
         "_settings",
+        "_statistics",
         "_subscribing",
         "_group_operations",
         "_answers",

@@ -12,6 +12,7 @@ import pytest
 from client.peer import frame
 
 from fastpump._protocol import ConnectionProtocol
+from fastpump._statistics import Traffic
 from fastpump.exceptions import ConnectionLost, ProtocolError
 
 ID = bytes(range(16))
@@ -102,6 +103,7 @@ class World:
         self.transport = Transport()
         self.log: list[Any] = []
         self.lost: list[ConnectionLost] = []
+        self.traffic = Traffic()
         self.protocol = ConnectionProtocol(
             on_frames=self.log.append,
             on_lost=lambda _, error: self.lost.append(error),
@@ -110,6 +112,7 @@ class World:
             heartbeat_interval=INTERVAL,
             heartbeat_timeout=TIMEOUT,
             max_frame_size=1000,
+            traffic=self.traffic,
         )
         self.protocol.connection_made(self.transport)  # type: ignore[arg-type]
 

@@ -146,6 +146,15 @@ def test_sec_15_credentials_of_single_calls(client: sync.Client, stream: str) ->
     assert "changeit" not in repr(admin)
 
 
+def test_stats(node: fastpump.server.Node) -> None:
+    client = sync.connect(node.host, node.port)
+    assert client.stats() == fastpump.ClientStats()
+    with client:
+        client.ping()
+        while_connected = client.stats()
+    assert 0 < while_connected.bytes_out == client.stats().bytes_out
+
+
 def test_iterating(client: sync.Client, stream: str) -> None:
     fill(client, stream, 25)
     events = client.iter(stream, StreamDirection.Backward, batch_size=10)
