@@ -42,7 +42,7 @@ class Membership:
         self._read = database.reader.execute
         self._per_filter = per_filter
         self._blocks_per_filter = FILTER_BYTES // BLOCK_BYTES
-        self._moved = self._blocks_due(count)
+        self._set_moved(count)
         self._replace_filter = f"REPLACE INTO {name}_filters VALUES (?, ?)"
         self._delete_filters = f"DELETE FROM {name}_filters WHERE filter < ?"
         self._append_block = (
@@ -60,19 +60,22 @@ class Membership:
 
     def filters_with(self, key: bytes) -> list[int]:
         """Numbers of the filters that may have the key, the oldest first."""
-        found = []
-        in_database = self._moved // self._blocks_per_filter
-        place = block_of(key, self._blocks_per_filter) * ROWS_PER_BLOCK
-        for oldest in range(0, in_database, FILTERS_PER_ROW):
-            (bits,) = self._read(self._select_blocks, (place,)).fetchone()
-            found += [oldest + index for index in blocks_with(bits, key)]
-            place += 1
-        # The last one may be there already, but only some of its blocks are.
-        if found and found[-1] == in_database:
-            del found[-1]
+        found = self._in_database_with(key) if self._in_database else []
         for number, known in self._filters.items():
             if key in known:
                 found.append(number)
+        return found
+
+    def _in_database_with(self, key: bytes) -> list[int]:
+        found = []
+        place = block_of(key, self._blocks_per_filter) * ROWS_PER_BLOCK
+        for oldest in range(0, self._in_database, FILTERS_PER_ROW):
+            (bits,) = self._read(self._select_blocks, (place,)).fetchone()
+            found += [oldest + index for index in blocks_with(bits, key)]
+            place += 1
+        # The next one may be there already, but only some of its blocks are.
+        if found and found[-1] == self._in_database:
+            del found[-1]
         return found
 
     def filter_at(self, count: int) -> BloomFilter:
@@ -99,10 +102,15 @@ class Membership:
 
     def written(self, count: int) -> None:
         """What `write` stored is durable: forget the filters that are wholly in the database."""
-        self._moved = self._blocks_due(count)
+        self._set_moved(count)
         self._changed.clear()
-        for number in range(min(self._filters, default=0), self._moved // self._blocks_per_filter):
+        for number in range(min(self._filters, default=0), self._in_database):
             del self._filters[number]
+
+    def _set_moved(self, count: int) -> None:
+        """Note how many blocks, and how many whole filters, are in the database."""
+        self._moved = self._blocks_due(count)
+        self._in_database = self._moved // self._blocks_per_filter
 
     def _blocks_due(self, count: int) -> int:
         """How many blocks, counted over all filters, are in the database at so many keys."""

@@ -22,27 +22,32 @@ class NameIndex:
 
     Args:
         count: how many names the database has. Their numbers are 1 … count.
+
+    Attributes:
+        count: the same, at any time.
     """
 
     def __init__(self, database: Database, count: int) -> None:
         self._database = database
-        self._count = count
+        self.count = count
         self._known = Membership(database, "name", NAMES_PER_FILTER, count)
 
     def may_have(self, name: str) -> bool:
         """Whether the database may have this name; False is certain."""
-        return self._count > 0 and bool(self._known.filters_with(name_key(name)))
+        return self.count > 0 and bool(self._known.filters_with(name_key(name)))
 
     def write(self, streams: list[tuple[int, str]]) -> None:
         """Store numbers and names of new streams, inside the writer's open transaction."""
         if not streams:
             return
-        self._database.writer.executemany("INSERT INTO streams VALUES (?, ?)", streams)
-        for count, (_, name) in enumerate(streams, self._count):
+        # In the order of the table, which takes them faster then.
+        rows = sorted((name, number) for number, name in streams)
+        self._database.writer.executemany("INSERT INTO streams VALUES (?, ?)", rows)
+        for count, (_, name) in enumerate(streams, self.count):
             self._known.filter_at(count).add(name_key(name))
-        self._known.write(self._count + len(streams))
+        self._known.write(self.count + len(streams))
 
     def written(self, streams: list[tuple[int, str]]) -> None:
         """These names are durable."""
-        self._count += len(streams)
-        self._known.written(self._count)
+        self.count += len(streams)
+        self._known.written(self.count)

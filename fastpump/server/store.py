@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 INDEX_EVERY = 65536
 """Events after which the index tables are brought up to date; opening may re-read so many."""
+NEW_STREAMS_EVERY = 16384
+"""New streams after which all of these but the ids are: the loop has to wait for that."""
 
 PLACES_PER_ROW = 128
 CACHED_STREAMS = 65536
@@ -121,11 +123,9 @@ class Store:
     def _load(self) -> None:
         reader = self._database.reader
         state = dict(reader.execute("SELECT name, value FROM state"))
-        self._indexed: int = state.get("indexed", 0)
         self._ids = IdIndex(self._database, state.get("id_runs", 0))
-        (newest_id,) = reader.execute("SELECT coalesce(max(id), 0) FROM streams").fetchone()
-        self._names = NameIndex(self._database, newest_id)
-        self._next_id: int = newest_id + 1
+        self._names = NameIndex(self._database, state.get("streams", 0))
+        self._next_id: int = self._names.count + 1
         self._streams: dict[str, Stream] = {}
         self._unsaved: dict[str, Stream] = {}
         self._unnamed: list[tuple[int, str]] = []
@@ -133,22 +133,25 @@ class Store:
         self.transactions = TransactionTable(self._database)
         self.end = 0
         self.last_position = -1
-        self._replay_tail()
+        self._replay_tail(state.get("indexed", 0), state.get("ids_indexed", 0))
         self._find_end()
 
-    def _replay_tail(self) -> None:
-        """Index the part of the log that the index tables do not have."""
+    def _replay_tail(self, indexed: int, ids_indexed: int) -> None:
+        """Index the part of the log that the index tables do not have, from these positions on."""
         tail = self._database.reader.execute(
             "SELECT position, records FROM log WHERE position >= ? ORDER BY position",
-            (self._indexed,),
+            (ids_indexed,),
         )
         for start, records in tail:
             for name, number, offset, count in runs_of(records):
                 stream = self.stream(name)
-                stream_id = self.adopt(stream)
-                learn_ids(self._ids.recent, records, offset, count, stream_id)
-                stream.learn([number, start + offset, count])
-                stream.committed = stream.last
+                if start >= indexed:
+                    self.adopt(stream)
+                    stream.learn([number, start + offset, count])
+                    stream.committed = stream.last
+                if stream.id is None:
+                    raise StoreDamaged(f"The index has lost the stream {name!r}")
+                learn_ids(self._ids.recent, records, offset, count, stream.id)
 
     def _find_end(self) -> None:
         row = self._database.reader.execute(
@@ -248,28 +251,31 @@ class Store:
         for start, records in segments:
             self._cache.add(start, records)
         if len(self._ids.recent) >= INDEX_EVERY:
-            self._save_index()
+            self._save_index(with_ids=True)
+        elif len(self._unnamed) >= NEW_STREAMS_EVERY:
+            self._save_index(with_ids=False)
 
-    def _save_index(self) -> None:
+    def _save_index(self, *, with_ids: bool) -> None:
         """Bring the index tables up to the end of the log."""
         writer = self._database.writer
+        state = {"indexed": self.end, "streams": self._names.count + len(self._unnamed)}
+        if with_ids:
+            state |= {"ids_indexed": self.end, "id_runs": self._ids.runs + 1}
         try:
             writer.execute("BEGIN IMMEDIATE")
             self._names.write(self._unnamed)
             writer.executemany("INSERT INTO runs VALUES (?, ?, ?)", self._place_rows())
-            self._ids.write_run()
-            writer.executemany(
-                "REPLACE INTO state VALUES (?, ?)",
-                (("indexed", self.end), ("id_runs", self._ids.runs + 1)),
-            )
+            if with_ids:
+                self._ids.write_run()
+            writer.executemany("REPLACE INTO state VALUES (?, ?)", state.items())
             writer.execute("COMMIT")
         except sqlite3.Error:
             # The log has everything, so nothing is lost: the next group of writes tries again.
             if writer.in_transaction:
                 writer.execute("ROLLBACK")
             return
-        self._indexed = self.end
-        self._ids.forget_recent()
+        if with_ids:
+            self._ids.forget_recent()
         self._names.written(self._unnamed)
         for stream in self._unsaved.values():
             del stream.recent[:]

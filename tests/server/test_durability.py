@@ -309,6 +309,7 @@ def test_a_port_in_use(path: Path) -> None:
 def index_every(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """How often the index is saved: all the time, now and then, never."""
     monkeypatch.setattr(store_module, "INDEX_EVERY", request.param)
+    monkeypatch.setattr(store_module, "NEW_STREAMS_EVERY", 3)
     # Filters so small that most are in the database alone.
     monkeypatch.setattr(_membership, "FILTER_BYTES", 1024)
     monkeypatch.setattr(_membership, "FILTERS_IN_MEMORY", 1)
