@@ -1,0 +1,207 @@
+"""Batches: the bytes are those of ordinary writes, and become the same events again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastpump._packing import Batch, Lane, Packer
+from fastpump._requests import encode_batch, encode_write_events
+from fastpump.exceptions import UsageError
+from fastpump.messages import Json, NewEventData
+
+ID = bytes(range(16))
+
+NAMES = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=200)
+EVENTS = st.builds(
+    NewEventData,
+    st.uuids().filter(lambda uuid: uuid.int != 0),
+    NAMES,
+    st.one_of(
+        st.none(),
+        st.binary(max_size=300),
+        st.binary(max_size=9).map(Json),
+        st.binary(max_size=9).map(bytearray),
+        st.text(st.characters(exclude_categories=("Cs",)), max_size=20),
+        st.dictionaries(st.text("ab", max_size=3), st.integers(0, 9), max_size=3),
+    ),
+    st.one_of(st.none(), st.binary(max_size=300)),
+)
+
+
+class Told:
+    """A packer, and what it told of."""
+
+    def __init__(self, **limits: int) -> None:
+        self.gathering = self.ready = 0
+        self.packer = Packer(
+            limits.get("batch_events", 1000),
+            limits.get("batch_bytes", 1 << 20),
+            limits.get("events", 1000),
+            limits.get("bytes", 1 << 20),
+            self.hold,
+            self.on_gathering,
+            self.on_ready,
+        )
+
+    def hold(self) -> Awaitable[None]:
+        return HELD
+
+    def on_gathering(self) -> None:
+        self.gathering += 1
+
+    def on_ready(self) -> None:
+        self.ready += 1
+
+    def taken(self) -> list[Batch]:
+        """Everything that may be sent."""
+        batches = []
+        while self.packer.ready:
+            lane = self.packer.ready.popleft()
+            while (batch := lane.take()) is not None:
+                batches.append(batch)
+            self.packer.finish(lane)
+        return batches
+
+
+HELD: Any = object()
+
+
+def event(data: Any = b"") -> NewEventData:
+    return NewEventData(None, "t", data, None)
+
+
+def pack(events: list[NewEventData]) -> Batch:
+    told = Told()
+    for each in events:
+        told.packer.send("größe", each)
+    told.packer.release()
+    (batch,) = told.taken()
+    return batch
+
+
+@given(st.lists(EVENTS, min_size=1, max_size=20), st.integers(-4, 2**63 - 1), st.booleans())
+def test_the_frame_is_that_of_a_write(
+    events: list[NewEventData], version: int, require_master: bool
+) -> None:
+    batch = pack(events)
+    expected = encode_write_events(ID, "größe", version, events, require_master)
+    assert batch.data_size < batch.size
+    assert encode_batch(ID, batch, version, require_master) == expected
+    again = encode_batch(ID, batch, version, require_master, b"\1a\1b")
+    assert again == encode_write_events(ID, "größe", version, events, require_master, b"\1a\1b")
+
+
+@given(st.lists(EVENTS, min_size=1, max_size=20), st.booleans())
+def test_events_come_back(events: list[NewEventData], sent: bool) -> None:
+    batch = pack(events)
+    if sent:
+        encode_batch(ID, batch, -2)
+    back = batch.events()
+    assert [(e.id, e.type, e.metadata) for e in back] == [
+        (e.id, e.type, e.metadata) for e in events
+    ]
+    # What they are encoded to is the same, so data is, and whether it is JSON.
+    assert encode_write_events(ID, "s", -2, back) == encode_write_events(ID, "s", -2, events)
+    assert all(type(e.data) in (bytes, Json) for e in back)
+
+
+def test_a_frame_too_long_is_refused() -> None:
+    told = Told(batch_bytes=1 << 30, bytes=1 << 30)
+    for _ in range(5):
+        told.packer.send("s", event(bytes(16_000_000)))
+    told.packer.release()
+    (batch,) = told.taken()
+    with pytest.raises(UsageError, match="5 events make a message"):
+        encode_batch(ID, batch, -2)
+    assert len(batch.events()) == 5
+
+
+def test_who_is_told_and_when() -> None:
+    told = Told(batch_events=2)
+    for stream in "ab":
+        told.packer.send(stream, event())
+    assert (told.gathering, told.ready) == (1, 0)
+    told.packer.send("a", event())
+    assert (told.gathering, told.ready) == (1, 1)
+    assert [len(batch) for batch in told.taken()] == [2]
+    told.packer.release()
+    assert told.ready == 2
+    assert [batch.stream for batch in told.taken()] == ["b"]
+    assert not told.packer.lanes
+    told.packer.send("a", event())
+    assert told.gathering == 2
+
+
+def test_a_busy_lane_waits_and_its_batch_grows() -> None:
+    told = Told()
+    told.packer.send("s", event())
+    told.packer.release()
+    lane = told.packer.ready.popleft()
+    first = lane.take()
+    lane.sending = first
+    for _ in range(3):
+        told.packer.send("s", event())
+        told.packer.release()
+    assert not told.packer.ready
+    assert lane.last is lane.filling
+    told.packer.finish(lane)
+    assert [len(batch) for batch in told.taken()] == [3]
+
+
+def test_held_until_let_go() -> None:
+    told = Told(events=3)
+    packer = told.packer
+    assert packer.send("s", event()) is not HELD
+    assert packer.send("s", event()) is not HELD
+    assert packer.send("s", event()) is HELD
+    assert packer.is_full
+    packer.release()
+    (batch,) = told.taken()
+    assert (packer.held_events, packer.held_bytes) == (3, batch.size)
+    packer.let_go(batch)
+    assert packer.has_room
+    assert (packer.given, packer.held_events, packer.held_bytes) == (3, 0, 0)
+
+
+def test_a_turn_of_the_loop_is_due_now_and_then() -> None:
+    told = Told(events=10_000)
+    held = [told.packer.send("s", event()) is HELD for _ in range(2000)].index(True)
+    assert 100 < held < 2000
+    told.packer.begin_turn()
+    assert told.packer.send("s", event()) is not HELD
+
+
+def test_a_discarded_lane_that_was_ready_gives_nothing() -> None:
+    told = Told(batch_events=1)
+    told.packer.send("s", event())
+    lane = told.packer.lanes["s"]
+    assert len(told.packer.discard(lane)) == 1
+    assert told.packer.ready.popleft() is lane
+    assert lane.take() is None
+    told.packer.finish(lane)
+    told.packer.finish(lane)
+    assert not told.packer.lanes
+
+
+def test_what_is_ready_needs_no_loop() -> None:
+    async def main() -> None:
+        ready = Told().packer.send("s", event())
+        for _ in range(3):
+            await ready
+        await asyncio.wait_for(ready, 10)
+        assert await asyncio.gather(ready) == [None]
+
+    asyncio.run(main())
+
+
+def test_lanes_of_ones_own() -> None:
+    lane = Lane("s")
+    assert lane.take() is None
+    assert lane.last is None
+    assert Batch("s").events() == []
