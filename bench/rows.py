@@ -45,6 +45,10 @@ ROWS = (
     Row("publish_sequential", "publish, one after another", "writes"),
     Row("publish_concurrent", "publish singly, 1,000 in flight"),
     Row("publish_batches", "publish in batches of 100"),
+    Row("bulk_dicts", "`publisher()`, 1,000 streams, `dict` bodies"),
+    Row("bulk_bytes", "the same, ready `bytes`"),
+    Row("bulk_small_dicts", "the same, small `dict` bodies"),
+    Row("bulk_small_bytes", "the same, small ready `bytes`"),
 )
 
 
@@ -61,9 +65,11 @@ class Load:
     batch: int = 100
     batches: int = 500
     batches_in_flight: int = 10
+    bulk: int = 200_000
+    streams: int = 1_000
 
 
-QUICK = Load(events=10_000, seconds=0.05, sequential=200, each=2, batches=50)
+QUICK = Load(events=10_000, seconds=0.05, sequential=200, each=2, batches=50, bulk=5_000)
 
 
 def body(number: int) -> dict[str, object]:

@@ -9,8 +9,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 import tools
 from rows import (
+    BODIES,
+    EVENT_TYPE,
     LIVE,
     STREAM,
     Load,
@@ -32,6 +36,10 @@ import fastpump as api
 
 __all__ = [
     "api",
+    "bulk_bytes",
+    "bulk_dicts",
+    "bulk_small_bytes",
+    "bulk_small_dicts",
     "catch_up",
     "get",
     "iter_all",
@@ -48,6 +56,15 @@ __all__ = [
 
 EVENT_ROOM = 1024
 """Bytes a pushed event takes at most, as fastpump counts them."""
+
+SMALL_BODIES = [{"flight": body["flight"], "delay": body["delay"]} for body in BODIES]
+
+
+def ready(bodies: list[dict[str, object]]) -> list[bytes]:
+    return [api.Json(orjson.dumps(body)) for body in bodies]
+
+
+READY, SMALL_READY = ready(BODIES), ready(SMALL_BODIES)
 
 
 def versions() -> dict[str, str]:
@@ -89,3 +106,32 @@ async def live_slices(api: Any, client: Any, load: Load) -> int:
             if batch[-1].event_number == load.events - 1:
                 break
     return events
+
+
+async def bulk(client: Any, load: Load, bodies: list[Any]) -> int:
+    """Events to many streams in turn, with a publisher of its own until all are acknowledged."""
+    names = [f"{STREAM}-{number}" for number in range(load.streams)]
+    new = api.NewEvent
+    async with client.publisher() as publisher:
+        for number in range(load.bulk // load.streams):
+            body = bodies[number % len(bodies)]
+            for name in names:
+                await publisher.send(name, new(EVENT_TYPE, data=body))
+    acknowledged: int = publisher.stats.acknowledged
+    return acknowledged
+
+
+async def bulk_dicts(api: Any, client: Any, load: Load) -> int:
+    return await bulk(client, load, BODIES)
+
+
+async def bulk_bytes(api: Any, client: Any, load: Load) -> int:
+    return await bulk(client, load, READY)
+
+
+async def bulk_small_dicts(api: Any, client: Any, load: Load) -> int:
+    return await bulk(client, load, SMALL_BODIES)
+
+
+async def bulk_small_bytes(api: Any, client: Any, load: Load) -> int:
+    return await bulk(client, load, SMALL_READY)

@@ -105,6 +105,16 @@ class _Failures:
         return PublishFailed([PublishFailure(s, e, reason) for (s, reason), e in events.items()])
 
 
+def numbers_of(batch: Batch, result: WriteResult) -> Sequence[int]:
+    """The event numbers of a batch that is written."""
+    first, last = result.first_event_number, result.last_event_number
+    numbers = range(first, first + batch.count)
+    if numbers[-1] == last:
+        return numbers
+    # Sent again, with one id for several of its events.
+    return [min(number, last) for number in numbers]
+
+
 def size_of(event: NewEventData) -> int:
     """Bytes of an event's data and metadata, once it was encoded."""
     return len(event.data) + len(event.metadata or b"")
@@ -480,18 +490,15 @@ class Publisher:
 
     def _acknowledge(self, lane: Lane, batch: Batch, result: WriteResult) -> None:
         """The whole batch is written."""
-        first, last = result.first_event_number, result.last_event_number
-        numbers: Sequence[int] = range(first, first + batch.count)
-        if numbers[-1] != last:
-            # Sent again, with one id for several of its events.
-            numbers = [min(number, last) for number in numbers]
         self._acknowledged += batch.count
         self._acknowledged_bytes += batch.data_size
         lane.sending = None
         self._forget(batch)
-        self._tell(batch, numbers)
-        if self._on_result is not None:
-            self._on_result(batch.stream, numbers)
+        if self._on_result is not None or batch.futures is not None:
+            numbers = numbers_of(batch, result)
+            self._tell(batch, numbers)
+            if self._on_result is not None:
+                self._on_result(batch.stream, numbers)
         self._packer.finish(lane)
 
     def _fail(self, lane: Lane, batch: Batch, reason: FastpumpError) -> None:

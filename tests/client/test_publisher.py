@@ -6,7 +6,7 @@ import asyncio
 import gc
 import pickle
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -755,6 +755,31 @@ class TestLostConnections:
                         await publisher.send_many("s", given)
                     stored = [event.id async for event in client.iter("s")]
                     assert stored == [event.id for event in given]
+
+    async def test_a_server_that_is_restarted_in_the_middle(self, tmp_path: Path) -> None:
+        names = [f"s{n}" for n in range(5)]
+        given = {name: events(300) for name in names}
+        path = tmp_path / "events.db"
+        async with AsyncExitStack() as running:
+            node = await running.enter_async_context(fastpump.server.run(path=path))
+            async with fastpump.connect(
+                node.host, node.port, max_attempts=1000, max_reconnects=-1, reconnect_delay=0.001
+            ) as client:
+                async with client.publisher(
+                    max_batch_events=10, max_in_flight_events=200
+                ) as publisher:
+                    for name in names:
+                        publisher.expect(name, NO_STREAM)
+                    producers = [soon(publisher.send_many(name, given[name])) for name in names]
+                    for wanted in (100, 500, 900):
+                        await eventually(lambda least=wanted: publisher.stats.acknowledged > least)
+                        await running.aclose()
+                        again = fastpump.server.run(port=node.port, path=path)
+                        await running.enter_async_context(again)
+                    await asyncio.gather(*producers)
+                for name in names:
+                    stored = [event.id async for event in client.iter(name)]
+                    assert stored == [event.id for event in given[name]]
 
 
 async def test_a_server_that_does_as_it_should() -> None:
