@@ -1,0 +1,182 @@
+"""The work whose instructions are counted: `instructions.py` runs this under callgrind.
+
+Between two pieces of work `mark` calls a function of the C library that nothing else here calls;
+there callgrind writes down what it has counted since the last time. No sockets, no clock, nothing
+random: the same build does the same every time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+from collections.abc import Awaitable, Callable
+from typing import Any
+from uuid import UUID
+
+from fastpump import _replies
+from fastpump._dispatcher import Dispatcher
+from fastpump._event_feed import EventFeed
+from fastpump._framing import Framer, encode_frame
+from fastpump._operations import WriteEvents
+from fastpump._requests import encode_write_events
+from fastpump._settings import ConnectionSettings
+from fastpump.messages import Event, EventRecord, Events, NewEvent
+
+PAGE = 100
+PAGES = 100
+REPLIES = 1000
+
+ID = bytes(range(16))
+BODY = b'{"flight":1545,"carrier":"UA","origin":"EWR","destination":"IAH","remark":null}' * 3
+WRITTEN = b"\x08\x00\x18\x05\x20\x05\x28\x80\x08\x30\x80\x08"
+PAGE_COMPLETED, WRITE_COMPLETED, EVENT_APPEARED = 0xB3, 0x83, 0xC2
+
+
+def mark() -> None:
+    os.getppid()
+
+
+def events() -> list[Event]:
+    return [
+        Event(
+            EventRecord("account-7", UUID(int=n + 1), 100_000 + n, "money-paid", BODY),
+            position=(10**9 + n, 10**9 + n),
+        )
+        for n in range(PAGE)
+    ]
+
+
+def varint(value: int) -> bytes:
+    out = bytearray()
+    while value >= 0x80:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes(out) + bytes([value])
+
+
+def as_field(message: bytes) -> bytes:
+    """As field 1 of a message around it."""
+    return b"\x0a" + varint(len(message)) + message
+
+
+PAGE_BODY = b"".join(as_field(event.to_bytes()) for event in events())
+PAGE_FRAME = encode_frame(PAGE_COMPLETED, ID, PAGE_BODY)
+PUSH_FRAMES = b"".join(
+    encode_frame(EVENT_APPEARED, ID, as_field(event.to_bytes())) for event in events()
+)
+
+
+def page() -> Events:
+    [frame] = Framer().feed(PAGE_FRAME)
+    events: Events = _replies.decode_stream_slice(frame, "account-7", 0, 0)[1]
+    return events
+
+
+async def calibrate() -> None:
+    """What all counts are divided by: the interpreter itself, at calls, numbers and bytes."""
+    seen = {}
+    for number in range(1_000):
+        key = b"%d" % (number % 100)
+        seen[key] = max(number, len(key))
+
+
+async def receive_pages() -> None:
+    framer = Framer()
+    for _ in range(PAGES):
+        for frame in framer.feed(PAGE_FRAME):
+            assert len(_replies.decode_stream_slice(frame, "account-7", 0, 0)[1]) == PAGE
+
+
+async def touch_events() -> None:
+    events = page()
+    for _ in range(PAGES):
+        for event in events:
+            event.event_number  # noqa: B018
+            event.type  # noqa: B018
+
+
+async def await_events() -> None:
+    async for _ in EventFeed(Pages(), lambda: None):
+        pass
+
+
+async def take_pushes() -> None:
+    framer = Framer(merge_pushes=True)
+    for _ in range(PAGES):
+        for frame in framer.feed(PUSH_FRAMES):
+            pushed = _replies.decode_pushes(frame)
+            assert pushed.are_in_log_order()
+            for event in pushed:
+                event.event_number  # noqa: B018
+
+
+async def write_batches() -> None:
+    for _ in range(10):
+        batch = [NewEvent("money-paid", id=None, data=BODY) for _ in range(PAGE)]
+        encode_write_events(ID, "account-7", -2, batch, False)
+
+
+async def dispatch_replies() -> None:
+    dispatcher = Dispatcher(ConnectionSettings(max_in_flight=REPLIES + 1))
+    dispatcher.connected(lambda frame: None)
+    waiter = Waiter()
+    ids = [dispatcher.new_correlation_id() for _ in range(REPLIES)]
+    for correlation_id in ids:
+        dispatcher.start(WriteEvents(correlation_id, b"", waiter, 7.0, "account-7", -2))
+    replies = b"".join(encode_frame(WRITE_COMPLETED, i, WRITTEN) for i in ids)
+    dispatcher.dispatch(Framer(merge_pushes=True).feed(replies))
+    assert waiter.results == REPLIES
+
+
+class Pages:
+    """As many pages as the other work has, all of them here already."""
+
+    def __init__(self) -> None:
+        self._left = PAGES
+        self._page = page()
+
+    async def __anext__(self) -> Events:
+        if not self._left:
+            raise StopAsyncIteration
+        self._left -= 1
+        return self._page
+
+
+class Waiter:
+    def __init__(self) -> None:
+        self.results = 0
+
+    def done(self) -> bool:
+        return False
+
+    def set_result(self, result: Any) -> None:
+        self.results += 1
+
+    def set_exception(self, error: BaseException) -> None:
+        raise error
+
+
+WORK: tuple[Callable[[], Awaitable[None]], ...] = (
+    calibrate,
+    receive_pages,
+    touch_events,
+    await_events,
+    take_pushes,
+    write_batches,
+    dispatch_replies,
+)
+
+
+async def main() -> None:
+    for work in WORK:  # once for caches and specialised bytecode
+        await work()
+    gc.disable()
+    mark()
+    for work in WORK:
+        await work()
+        mark()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
