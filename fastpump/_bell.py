@@ -13,6 +13,10 @@ class Bell:
     def __init__(self) -> None:
         self._waiter: asyncio.Future[None] | None = None
 
+    @property
+    def is_awaited(self) -> bool:
+        return self._waiter is not None
+
     async def wait(self) -> None:
         self._waiter = asyncio.get_running_loop().create_future()
         try:

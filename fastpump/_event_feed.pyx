@@ -80,16 +80,16 @@ cdef class EventFeed:
         self.size = self.given = 0
 
     cdef object take(self):
-        if self.given == self.size:
+        cdef Py_ssize_t index = self.given
+        if index == self.size:
             raise RuntimeError("two loops take the events of one iterator")
+        self.given += 1
         try:
-            event = self.batch[self.given] if self.page is None else event_at(self.page, self.given)
+            return self.batch[index] if self.page is None else event_at(self.page, index)
         except Exception:
             self.on_fault()
             self.drop_batch()
             raise
-        self.given += 1
-        return event
 
     async def _from_next_batch(self):
         self.drop_batch()

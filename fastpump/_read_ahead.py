@@ -107,6 +107,8 @@ class ReadAhead(AsyncIterator[PageT]):
         Raises:
             FastpumpError: what a page's request ended with, after the pages before it.
         """
+        if self._bell.is_awaited:
+            raise RuntimeError("another loop waits for the next page of this iterator")
         try:
             if not self._has_begun:
                 self._has_begun = True

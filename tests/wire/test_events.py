@@ -43,6 +43,40 @@ def push(retry_count: int = 0) -> Event:
     return event
 
 
+class TestNames:
+    @given(st.lists(st.text(min_size=1, max_size=200), min_size=1, max_size=50))
+    def test_names_are_those_that_were_written(self, names: list[str]) -> None:
+        records = [EventRecord(name, UUID(int=1), 0, name[::-1]) for name in names * 2]
+        read = [(event.stream, event.type) for event in Events(map(Event, records))]
+        assert read == [(name, name[::-1]) for name in names * 2]
+
+    def test_many_names(self) -> None:
+        """More than are kept, of all lengths, that share their ends."""
+        names = [f"{'long ' * (n % 40)}{n} same end" for n in range(5_000)]
+        for name in names * 2:
+            assert EventRecord(name, UUID(int=1), 0, "t").stream == name
+
+    def test_equal_names_are_one_object(self) -> None:
+        page = page_of("page500")
+        assert len({id(event.stream) for event in page}) == 1
+
+
+class TestOrder:
+    def pushed(self, *positions: tuple[int, int] | None) -> Events:
+        return Events(Event(RECORD, position=position) for position in positions)
+
+    def test_behind_one_another(self) -> None:
+        assert self.pushed((1, 1), (2, 2), (2, 3), (9, 0)).are_in_log_order()
+
+    @pytest.mark.parametrize("second", [(2, 2), (2, 1), (1, 9), (-1, -1), None])
+    def test_not_behind_one_another(self, second: tuple[int, int] | None) -> None:
+        assert not self.pushed((2, 2), second, (3, 3)).are_in_log_order()
+
+    def test_positions_that_are_not_known(self) -> None:
+        assert not self.pushed(None).are_in_log_order()
+        assert not self.pushed(None, (2, 2)).are_in_log_order()
+
+
 class TestLifetime:
     def test_an_event_keeps_its_page(self) -> None:
         framer = Framer()

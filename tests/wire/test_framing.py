@@ -89,7 +89,7 @@ def stream_of(*sizes: int) -> bytes:
 
 
 # Around each size at which the framer does something else: header only, 16 KiB of room, a frame of
-# 64 KiB in memory of its own, an arena of 256 KiB.
+# 256 KiB in memory of its own, an arena of 512 KiB that is full; and sizes in between.
 MIXED_SIZES = stream_of(
     0,
     1,
@@ -103,6 +103,7 @@ MIXED_SIZES = stream_of(
     0,
     100_000,
     1,
+    262_121,
     262_122,
     262_123,
     20_000,
@@ -214,6 +215,18 @@ class TestMemory:
                 kept = kept[len(kept) // 2 :]
         assert kept
         assert [values([frame])[0] for frame, _ in kept] == [before for _, before in kept]
+
+    @both_entries
+    def test_frames_kept_from_many_arenas(self, receive: Receive) -> None:
+        """More arenas than the framer keeps are held for a while, some longer than others."""
+        rng = random.Random(7)
+        framer = Framer()
+        kept: list[tuple[Frame, FrameValues]] = []
+        for _ in range(8):
+            for chunk in random_chunks(stream_of(*[100_000] * 50), rng):
+                kept += [(frame, values([frame])[0]) for frame in receive(framer, chunk)]
+            assert [values([frame])[0] for frame, _ in kept] == [before for _, before in kept]
+            kept = rng.sample(kept, len(kept) // 5)
 
     def test_a_body_outlives_frame_and_framer(self) -> None:
         framer = Framer()
