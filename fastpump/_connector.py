@@ -57,7 +57,7 @@ LONGEST_DELAY = 5.0
 """Seconds, the most that lie between two attempts to reconnect."""
 
 SETTLING_TIME = 1.0
-"""Seconds after which a connection that was left for a leader may be left for another one."""
+"""Seconds after which a connection counts as one that lasts."""
 
 
 class ConnectorState(Enum):
@@ -102,6 +102,7 @@ class Connector:
         self._leader: NodeService | None = None
         self._settled_at = 0.0
         self._traffic = Traffic()
+        self._connected_at = 0.0
         self._protocol: ConnectionProtocol | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -154,17 +155,17 @@ class Connector:
             await self._wait_for_close(self._protocol)
 
     def _end(self, error: FastpumpError) -> None:
-        was_closed = self.state is ConnectorState.Closed
-        self.state = ConnectorState.Closed
+        before, self.state = self.state, ConnectorState.Closed
         if self._timer is not None:
             self._timer.cancel()
         self._dispatcher.close(error)
-        if was_closed:
+        if before is ConnectorState.Closed:
             return
-        if isinstance(error, ClientClosed):
-            LOG.info("%s: closed", self._name)
-        else:
-            LOG.error("%s: giving up: %s", self._name, error)
+        is_wanted = isinstance(error, ClientClosed)
+        # The first connect has somebody who waits and gets the error itself.
+        is_known = is_wanted or before is ConnectorState.Connecting
+        LOG.log(logging.INFO if is_known else logging.ERROR, "%s: closed: %s", self._name, error)
+        if not is_wanted:
             self._tell(ErrorOccurred(error))
         self._tell(Closed(str(error)))
 
@@ -200,8 +201,7 @@ class Connector:
                         f"s, the last one to {node} failed with {describe(error)}"
                     ) from error
             unreachable.add(node)
-            delay = min(self._settings.reconnect_delay * 2 ** min(attempt, 16), LONGEST_DELAY)
-            await asyncio.sleep(delay * random.uniform(0.5, 1.0))
+            await self._pause(attempt)
 
     async def _next_node(self, unreachable: set[NodeService]) -> NodeService:
         """The leader that a node pointed to, once; else what the discoverer finds."""
@@ -266,6 +266,7 @@ class Connector:
             self.reconnects += 1
         self.state = ConnectorState.Connected
         self._node, self._protocol = node, protocol
+        self._connected_at = asyncio.get_running_loop().time()
         self._discoverer.record_success(node)
         self._dispatcher.connected(protocol.send)
         self._tell(Connected(node.address, node.port))
@@ -333,14 +334,20 @@ class Connector:
 
     async def _reconnect(self) -> None:
         attempts = self._settings.max_reconnects
-        if self._leader is not None:
-            attempts = attempts or 1  # that connection was not lost but left
         try:
-            if attempts == 0:
+            if self._leader is not None:
+                attempts = attempts or 1  # the connection was not lost but left
+            elif attempts == 0:
                 raise ConnectFailed(f"The connection to {self._node} was lost")
+            elif asyncio.get_running_loop().time() < self._connected_at + SETTLING_TIME:
+                await self._pause(0)  # a node may accept connections and drop them at once
             await self._connect(attempts)
         except FastpumpError as error:
             self._end(error)
+
+    async def _pause(self, attempt: int) -> None:
+        delay = min(self._settings.reconnect_delay * 2 ** min(attempt, 16), LONGEST_DELAY)
+        await asyncio.sleep(delay * random.uniform(0.5, 1.0))
 
     def _follow(self, error: NotMaster) -> bool:
         """Leave for the leader that a node pointed to; False if it has to be asked again instead.

@@ -290,13 +290,24 @@ async def test_conn_06_the_log_says_the_same(caplog: pytest.LogCaptureFixture) -
             f"Lovelace: The connection was lost: closed by the server; reconnecting to {where}",
         ),
         ("INFO", f"Lovelace: connected to {where}"),
-        ("INFO", "Lovelace: closed"),
+        ("INFO", "Lovelace: closed: The client was closed"),
     ]
     assert "correct horse" not in caplog.text
 
 
 async def test_conn_06_the_log_says_that_it_gives_up(caplog: pytest.LogCaptureFixture) -> None:
-    await refused(name="Lovelace")
+    async with Peer() as peer:
+        client, _ = await peer.connect(name="Lovelace", max_reconnects=2)
+    await eventually(lambda: "ERROR" in {record.levelname for record in caplog.records})
     last = caplog.records[-1]
-    assert (last.levelname, last.name) == ("ERROR", "fastpump.connector")
-    assert last.message.startswith("Lovelace: giving up: Could not connect to 127.0.0.1:")
+    assert last.name == "fastpump.connector"
+    assert last.message.startswith("Lovelace: closed: Could not connect to 127.0.0.1:")
+    await client.close()
+
+
+async def test_what_connect_raises_is_not_logged_as_an_error_too(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "fastpump")
+    await refused(name="Lovelace")
+    assert {record.levelname for record in caplog.records} == {"INFO"}

@@ -158,6 +158,15 @@ async def test_lost_again_before_the_handshake() -> None:
         await ping
 
 
+async def test_a_server_that_drops_every_connection_is_not_run_down() -> None:
+    async with connected(reconnect_delay=0.04) as (_, link, peer):
+        begin = asyncio.get_running_loop().time()
+        for _ in range(10):
+            await link.cut()
+            link = await peer.accept_and_greet()
+        assert asyncio.get_running_loop().time() - begin >= 10 * 0.02
+
+
 async def test_very_many_attempts() -> None:
     peer = Peer()
     async with peer:  # more attempts than a float has powers of two
