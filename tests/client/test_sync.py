@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
+import queue
 import re
 import signal
 import subprocess
@@ -19,7 +20,7 @@ import pytest
 
 import fastpump
 import fastpump.server
-from fastpump import Client, NewEvent, StreamDirection, sync
+from fastpump import Client, NewEvent, PersistentSubscriptionSettings, StreamDirection, sync
 from fastpump._background import BackgroundLoop
 from fastpump.exceptions import (
     AccessDenied,
@@ -294,6 +295,79 @@ def test_unsubscribing_gives_out_nothing_more(client: sync.Client, stream: str) 
     next(subscription.events)
     subscription.unsubscribe()
     assert list(subscription.events) == []
+
+
+# --- persistent subscriptions ---
+
+
+@pytest.fixture
+def group(node: fastpump.server.Node, client: sync.Client, stream: str) -> str:
+    """A persistent subscription to the test's stream, which has three events."""
+    fill(client, stream, 3)
+    settings = PersistentSubscriptionSettings(start_from=0)
+    with sync.connect(node.host, node.port, username="admin", password="changeit") as admin:
+        admin.create_subscription("group", stream, settings=settings)
+        admin.update_subscription("group", stream, settings)
+        admin.create_subscription("other", stream)
+        admin.delete_subscription("other", stream)
+    return "group"
+
+
+def test_persistent_subscription(client: sync.Client, stream: str, group: str) -> None:
+    with client.connect_subscription(group, stream, in_flight=1) as subscription:
+        assert (subscription.name, subscription.stream) == (f"{stream}::group", stream)
+        assert (subscription.last_event_number, subscription.auto_ack) == (2, False)
+        assert (subscription.in_flight, subscription.buffer_size) == (1, 1)
+        assert subscription.conversation_id is not None
+        assert subscription.initial_commit_position > 0
+        seen = []
+        for event in subscription.events:
+            seen.append((event.event_number, event.retry_count))
+            if seen == [(0, 0)]:
+                subscription.nak(event)
+            else:
+                subscription.ack(event)
+            if event.event_number == 2:
+                break
+        assert seen == [(0, 0), (0, 1), (1, 0), (2, 0)]
+    with client.connect_subscription(group, stream) as subscription:
+        client.publish_event(stream, "t")
+        [event] = next(subscription.slices())
+        assert (event.event_number, event.retry_count) == (3, 0)
+    with pytest.raises(fastpump.PersistentSubscriptionNotFound):
+        client.connect_subscription("none", stream)
+
+
+def test_persistent_subscription_acknowledges_what_went_well(
+    client: sync.Client, stream: str, group: str
+) -> None:
+    with client.connect_subscription(group, stream, auto_ack=True) as subscription:
+        with pytest.raises(ZeroDivisionError):
+            for event in subscription.events:
+                1 / (1 - event.event_number)
+        for event in subscription.events:
+            assert event.event_number == 2
+            break
+    with client.connect_subscription(group, stream) as subscription:
+        again = [next(subscription.events) for _ in range(2)]
+        assert [(event.event_number, event.retry_count) for event in again] == [(1, 1), (2, 1)]
+
+
+def test_persistent_subscription_ended_by_another_thread(
+    client: sync.Client, stream: str, group: str
+) -> None:
+    subscription = client.connect_subscription(group, stream, auto_ack=True)
+    seen: queue.SimpleQueue[int] = queue.SimpleQueue()
+
+    def consume() -> None:
+        for event in subscription.events:
+            seen.put(event.event_number)
+
+    with ThreadPoolExecutor(1) as pool:
+        loop = pool.submit(consume)
+        assert [seen.get(timeout=PATIENCE) for _ in range(3)] == [0, 1, 2]
+        subscription.unsubscribe()
+        loop.result(PATIENCE)
 
 
 # --- threads ---
