@@ -31,6 +31,7 @@ def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_discoverers, "PAUSE", 0.02)
 
 
+ADMIN = fastpump.Credential("admin", "changeit")
 WRITTEN = [TcpCommand.WriteEventsCompleted]
 
 
@@ -188,6 +189,25 @@ async def test_disc_12_the_leader_moves() -> None:
                 assert watched.ports[-1] == leader.port
                 watched.client._connector._settled_at = 0  # type: ignore[union-attr]
             assert len(watched.ports) == 4
+
+
+async def test_disc_12_persistent_subscriptions_lead_to_the_leader() -> None:
+    async with fastpump.server.run_cluster(election_seconds=0.02) as cluster:
+        async with Watched(cluster, selector=prefer_replica, credential=ADMIN) as watched:
+            client = watched.client
+            await client.create_subscription("g", "s", start_from=0)
+            assert watched.ports[1:] == [leader_of(cluster).port]
+            async with await client.connect_subscription("g", "s") as subscription:
+                for n in range(3):
+                    await client.publish_event("s", "t", {"n": n})
+                    async for event in subscription.events:
+                        await subscription.ack(event)
+                        if event.event_number == n:  # earlier ones may come again
+                            break
+                    leader = leader_of(cluster)
+                    await leader.kill()
+                    await leader.restart()
+                    await cluster.wait_for_leader()
 
 
 @pytest.mark.parametrize("selector", [prefer_master, prefer_replica, select_random])
