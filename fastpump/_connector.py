@@ -11,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Collection
 from enum import Enum
 
 from fastpump._commands import Command
@@ -55,6 +56,9 @@ FIRST_ATTEMPTS = 3
 
 LONGEST_DELAY = 5.0
 """Seconds, the most that lie between two attempts to reconnect."""
+
+MAX_UNREACHABLE = 16
+"""Nodes, the most that are passed over because they could not be connected to just now."""
 
 SETTLING_TIME = 1.0
 """Seconds after which a connection counts as one that lasts."""
@@ -180,7 +184,7 @@ class Connector:
         loop = asyncio.get_running_loop()
         begin = loop.time()
         attempt = 0
-        unreachable: set[NodeService] = set()
+        unreachable: deque[NodeService] = deque(maxlen=MAX_UNREACHABLE)
         while True:
             attempt += 1
             if self.state is ConnectorState.Reconnecting:
@@ -200,10 +204,10 @@ class Connector:
                         f"{'attempt' if attempt == 1 else 'attempts'} in {loop.time() - begin:.1f} "
                         f"s, the last one to {node} failed with {describe(error)}"
                     ) from error
-            unreachable.add(node)
+            unreachable.append(node)
             await self._pause(attempt)
 
-    async def _next_node(self, unreachable: set[NodeService]) -> NodeService:
+    async def _next_node(self, unreachable: Collection[NodeService]) -> NodeService:
         """The leader that a node pointed to, once; else what the discoverer finds."""
         leader, self._leader = self._leader, None
         if leader is not None:

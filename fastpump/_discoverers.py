@@ -13,9 +13,7 @@ from fastpump._arguments import MAX_PORT, check_number
 from fastpump._gossip import Gossip, GossipFailed, Seed, Source, resolve, seed_from
 from fastpump._settings import ConnectionSettings
 from fastpump.discovery import (
-    KEEP_RETRYING,
     DiscoveredNode,
-    DiscoveryRetryPolicy,
     NodeService,
     NodeState,
     RetryPolicy,
@@ -54,6 +52,22 @@ class Discoverer(Protocol):
 
     def record_failure(self, node: NodeService) -> None:
         """It was not, or the connection to it was lost."""
+
+
+class _AnyTime:
+    """The policy where none is given: every node may be tried, and nobody wants to know."""
+
+    def should_retry(self, node: NodeService) -> bool:
+        return True
+
+    async def wait(self, node: NodeService) -> None:
+        return
+
+    def record_success(self, node: NodeService) -> None:
+        return
+
+    def record_failure(self, node: NodeService) -> None:
+        return
 
 
 class _Discoverer:
@@ -287,7 +301,7 @@ def discoverer_for(
 
 def _checked(policy: RetryPolicy | None) -> RetryPolicy:
     if policy is None:
-        return DiscoveryRetryPolicy(KEEP_RETRYING, retry_interval=0, jitter=0)
+        return _AnyTime()
     for method in ("should_retry", "wait", "record_success", "record_failure"):
         if not callable(getattr(policy, method, None)):
             raise UsageError("retry_policy", f"has no method {method}: {policy!r:.80}")
