@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
 import pytest
-from acceptance.scenes import BACKWARD, connect, count, node_and_admin, write
+from acceptance.scenes import ANY, BACKWARD, connect, count, node_and_admin, write
 from client.peer import outcome
 
 from fastpump import (
@@ -97,13 +97,14 @@ def operations(
     yield READ, only_subscribe(client.subscribe_to(stream))
     yield READ, take_one(client.subscribe_to(stream, start_from=0))
     yield WRITE, client.publish_event(stream, "t")
+    yield WRITE, client.publish_conditional(stream, [NewEvent("t")], ANY)
     yield WRITE, transact(client, stream)
     yield META_READ, client.get_stream_metadata(stream)
     yield META_WRITE, client.set_stream_metadata(stream, metadata)
     yield DELETE, client.delete_stream(stream)
 
 
-WRITES = 2
+WRITES = 3
 """How many of them add an event to the stream."""
 
 
