@@ -16,10 +16,8 @@ from acceptance.scenes import (
     window,
     write,
 )
-from grouplib import OK, Group
-from nodelib import NodeThread, event
 
-from fastpump import Beginning, Client, NewEvent, StreamMetadata
+from fastpump import Beginning, Client, NewEvent, PersistentSubscriptionSettings, StreamMetadata
 from fastpump.subscriptions import Subscription
 
 LOW = 2**31 - 1
@@ -103,30 +101,22 @@ async def test_big_04_following() -> None:
             assert await take(log, 6) == everything
 
 
-def test_big_04_persistent_subscriptions() -> None:
-    with NodeThread() as node, node.client() as client:
-        group = Group(node, "big")
-        node.run(seed)
-        client.write_some("big", 5)
-        assert group.create(start_from=LOW + 1) == (OK, "")
-        with group.connect() as consumer:
-            assert consumer.numbers(5) == NUMBERS
-        assert group.update(start_from=LOW + 2) == (OK, "")
-
-
-def test_big_03_links_for_a_persistent_subscription() -> None:
-    with NodeThread() as node, node.client() as client:
-        node.run(seed)
-        client.write_some("big", 5)
-        group = Group(node, "links")
-        assert group.create(resolve_link_tos=True) == (OK, "")
-        links = [
-            event(data=f"{number}@big".encode(), type="$>", is_json=False) for number in NUMBERS
-        ]
-        client.write("links", links)
-        with group.connect() as consumer:
-            pushed = consumer.take(5)
-        assert [push.fields["event"]["event_number"] for push in pushed] == NUMBERS
+async def test_big_03_and_04_persistent_subscriptions() -> None:
+    """On the stream itself, and on one of links to it, made before there were any."""
+    async with big_stream() as client:
+        settings = PersistentSubscriptionSettings(resolve_links=True, start_from=0)
+        await client.create_subscription("group", "links", settings=settings)
+        links = [NewEvent("$>", data=f"{number}@big".encode()) for number in NUMBERS]
+        await client.publish("links", links)
+        await client.create_subscription("group", "big", start_from=LOW + 1)
+        for stream in ("big", "links"):
+            async with await client.connect_subscription("group", stream) as consumer:
+                events = [await anext(consumer.events) for _ in NUMBERS]
+            assert [event.event.event_number for event in events] == NUMBERS
+        later = PersistentSubscriptionSettings(start_from=LOW + 3)
+        await client.update_subscription("group", "big", settings=later)
+        async with await client.connect_subscription("group", "big") as consumer:
+            assert (await anext(consumer.events)).event_number == LOW + 3
 
 
 async def test_big_05_transactions_and_deletes() -> None:

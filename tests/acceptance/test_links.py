@@ -22,6 +22,7 @@ from fastpump import (
     Event,
     NewEvent,
     NewEventData,
+    PersistentSubscriptionSettings,
     StreamDirection,
     StreamMetadata,
 )
@@ -147,12 +148,26 @@ async def test_link_03_to_04_targets_that_are_not_there(
 
 @every_way
 async def test_link_05_target_with_an_at_in_its_name(read: Read) -> None:
-    """Persistent subscriptions are in the tests of those."""
     async with admin_client() as client:
         await write(client, "a@b", 1)
         await client.publish("links", [link("0@a@b")])
         (event,) = await read(client)
         assert (event.is_resolved, event.stream) == (True, "a@b")
+
+
+async def test_link_05_persistent_subscriptions() -> None:
+    """Before 20, what is stored is resolved too, as was recorded, and only live pushes are not."""
+    settings = PersistentSubscriptionSettings(resolve_links=True, start_from=0)
+    async with admin_client() as client:
+        await write(client, "a@b", 1)
+        await client.publish("links", [link("0@a@b")])
+        await client.create_subscription("group", "links", settings=settings)
+        async with await client.connect_subscription("group", "links") as consumer:
+            stored = await anext(consumer.events)
+            assert (stored.is_resolved, stored.stream) == (True, "a@b")
+            await consumer.ack(stored)
+            await client.publish("links", [link("0@a@b")])
+            assert is_unresolved(await anext(consumer.events), "0@a@b")
 
 
 @every_way

@@ -47,6 +47,12 @@ SIGNATURES = {
     "connection.Client.iter_all": "direction=0, from_position=None, batch_size=100,"
     "resolve_links=True, require_master=False, correlation_id=None",
     "connection.Client.subscribe_to": "stream, start_from=-1, resolve_link_tos=True,batch_size=100",
+    "connection.Client.create_subscription": "name, stream, resolve_links=True, start_from=-1,"
+    "timeout_ms=30000, record_statistics=False, live_buffer_size=500, read_batch_size=500,"
+    "buffer_size=1000, max_retry_count=10, prefer_round_robin=False, checkpoint_after_ms=2000,"
+    "checkpoint_max_count=1000, checkpoint_min_count=10, subscriber_max_count=10, credential=None,"
+    "conversation_id=None, consumer_strategy='RoundRobin'",
+    "connection.Client.connect_subscription": "subscription, stream, conversation_id=None",
     "discovery.prefer_master": "nodes",
     "discovery.prefer_replica": "nodes",
     "discovery.select_random": "nodes",
@@ -327,6 +333,28 @@ async def test_volatile_and_catching_up_subscriptions() -> None:
         assert seen == [1, 2]
         async with volatile:
             assert (await anext(volatile.events)).json() == {"price": 2}
+
+
+async def test_persistent_subscriptions() -> None:
+    async def take(conn: photonpump.Client, count: int) -> list[int]:
+        prices = []
+        subscription = await conn.connect_subscription("pricing", "prices")
+        assert (subscription.name, subscription.stream) == ("prices::pricing", "prices")
+        async for event in subscription.events:
+            prices.append(event.json()["price"])
+            await subscription.ack(event)
+            if len(prices) == count:
+                await subscription.unsubscribe()
+        return prices
+
+    async with node_and_admin() as (_, conn):
+        await conn.create_subscription("pricing", "prices", start_from=0)
+        for price in range(4):
+            await conn.publish_event("prices", "changed", {"price": price})
+        assert await take(conn, 3) == [0, 1, 2]
+        assert await take(conn, 1) == [3]
+        with pytest.raises(exceptions.SubscriptionCreationFailed):
+            await conn.create_subscription("pricing", "prices")
 
 
 async def test_the_log_from_its_ends() -> None:
