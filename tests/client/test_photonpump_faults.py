@@ -169,11 +169,6 @@ async def test_get_all_swaps_where_a_page_starts_and_where_the_next_one_does(
         assert (page.start_position, page.next_position) == ((5, 5), (following, following))
 
 
-def test_the_name_of_a_strategy_is_misspelt() -> None:
-    """photon-pump had "DisptchToSingle", which every server refuses."""
-    assert fastpump.DISPATCH_TO_SINGLE == "DispatchToSingle"
-
-
 def calls_of_print(module: Path) -> Iterator[str]:
     for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Call) and getattr(node.func, "id", None) == "print":
