@@ -140,8 +140,8 @@ async def test_a_late_heartbeat_reply_ends_the_reader() -> None:
         assert peer.connections == 1
 
 
-async def test_a_denied_write_and_what_comes_behind_it() -> None:
-    """On one connection: photon-pump's reader had ended by then."""
+async def test_a_denied_write_ends_the_reader() -> None:
+    """photon-pump set the future of such a write twice, inside its reader."""
     async with connected() as (client, link, peer):
         denied, written = soon(client.publish_event("s", "t")), soon(client.publish_event("s", "t"))
         first, second = await link.expect("WriteEvents"), await link.expect("WriteEvents")
