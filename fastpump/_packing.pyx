@@ -297,7 +297,11 @@ cdef class Packer:
         if self.error is not None:
             raise self.error.with_traceback(None)
         event = new_event_of(given, index)
-        prepare(&part, event, index, self.alive)
+        try:
+            prepare(&part, event, index, self.alive)
+        except BaseException:
+            self.alive.clear()
+            raise
         size = size_of_bytes_field(part.size)
         lane = self.lane_of(stream)
         if lane.filling is not None and lane.filling.size + size > self.max_batch_bytes:

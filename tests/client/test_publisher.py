@@ -782,6 +782,21 @@ class TestLostConnections:
                     assert stored == [event.id for event in given[name]]
 
 
+async def test_with_other_credentials_over_a_lost_connection() -> None:
+    async with fastpump.server.run() as node, CuttingProxy(node.host, node.port) as proxy:
+        async with fastpump.connect(proxy.host, proxy.port, reconnect_delay=0.001) as client:
+            admin = client.acting_as(("admin", "changeit"))
+            proxy.cut_replies = 1
+            async with admin.publisher(max_batch_events=10) as publisher:
+                await publisher.send_many("$secret", events(100))
+            assert proxy.cuts == 1
+            stored = [event.event_number async for event in admin.iter("$secret")]
+            assert stored == list(range(100))
+            with pytest.raises(PublishFailed, match="access denied"):
+                async with client.publisher() as publisher:
+                    await publisher.send("$secret", NewEvent("t"))
+
+
 async def test_a_server_that_does_as_it_should() -> None:
     """Many streams and producers, everything compared."""
     given = {f"s{n}": events(50) for n in range(200)}

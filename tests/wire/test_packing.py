@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Awaitable
 from typing import Any
 
@@ -120,6 +121,16 @@ def test_a_frame_too_long_is_refused() -> None:
     with pytest.raises(UsageError, match="5 events make a message"):
         encode_batch(ID, batch, -2)
     assert len(batch.events()) == 5
+
+
+def test_nothing_is_kept_of_an_event_that_is_refused() -> None:
+    body, told = bytes(17 << 20), Told()
+    before = sys.getrefcount(body)
+    for _ in range(3):
+        with pytest.raises(UsageError, match="over the server's limit"):
+            told.packer.send("s", event(body))
+    assert sys.getrefcount(body) == before
+    assert not told.packer.lanes
 
 
 def test_who_is_told_and_when() -> None:
