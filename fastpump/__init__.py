@@ -8,6 +8,7 @@ General layout, from the top down; a module imports only from those below it:
     server/            the embedded development node (knows nothing of the client)
     connection         connect() and Client
     users              who may use a server, managed over HTTP
+    persistent_manager    what persistent subscriptions do, asked over HTTP (`_http_manager`)
     _connection_string what a connection string says, as arguments of connect()
     _acting            all operations in one class; the same with credentials of their own
     _writing, _reading, _following, _grouping, _administering, _transacting

@@ -9,26 +9,17 @@ Needs aiohttp: `pip install 'fastpump[cluster]'`.
 
 from __future__ import annotations
 
-import asyncio
-import os
 import re
-import ssl
-from base64 import b64encode
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from types import TracebackType
-from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from typing import Any
 
 import orjson
 
-from fastpump._arguments import check_name, check_number
-from fastpump._settings import context_for
+from fastpump._arguments import check_name
+from fastpump._http_manager import HttpManager
 from fastpump.exceptions import (
-    ClientClosed,
-    ConnectFailed,
-    OperationTimedOut,
     ProtocolError,
     UsageError,
     UserCommandConflict,
@@ -37,15 +28,9 @@ from fastpump.exceptions import (
     UserNotFound,
 )
 
-if TYPE_CHECKING:
-    import aiohttp
-
 __all__ = ["User", "Users"]
 
 _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)?")
-
-LONGEST_ANSWER = 16 * 1024 * 1024
-"""Bytes."""
 
 _ERRORS: dict[int, type[UserCommandFailed]] = {
     401: UserCommandUnauthorized,
@@ -77,7 +62,7 @@ class User:
 UserList = list[User]
 
 
-class Users:
+class Users(HttpManager):
     """Creates, shows and changes users. Use it in `async with`.
 
     Only members of `$admins` may do that; everybody may ask for `current` and change their own
@@ -103,61 +88,7 @@ class Users:
         ClientClosed: outside of the `async with`.
     """
 
-    def __init__(
-        self,
-        host: str = "localhost",
-        port: int = 2113,
-        username: str | None = None,
-        password: str | None = None,
-        *,
-        tls: bool | ssl.SSLContext = False,
-        ca_file: str | os.PathLike[str] | None = None,
-        timeout: float = 7.0,
-    ) -> None:
-        check_name("host", host)
-        check_number("port", port, 1, 65535)
-        if (username is None) != (password is None):
-            raise UsageError("password" if password is None else "username", "is missing")
-        if not isinstance(timeout, (int, float)) or not timeout > 0:
-            raise UsageError("timeout", f"must be seconds above 0, not {timeout!r:.80}")
-        try:
-            import aiohttp
-            from yarl import URL
-        except ImportError:
-            raise UsageError("users", "needs aiohttp: pip install 'fastpump[cluster]'") from None
-        self._http = aiohttp
-        self._url = URL
-        self._context = context_for(tls, ca_file, None)
-        self._timeout = timeout
-        name = f"[{host}]" if ":" in host else host
-        self._start = f"http{'s' if self._context else ''}://{name}:{port}/users/"
-        self._headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
-        if username is not None and password is not None:
-            self._headers["Authorization"] = _basic(username, password)
-        self._session: aiohttp.ClientSession | None = None
-
-    def __repr__(self) -> str:
-        return f"<Users of {self._start}>"
-
-    async def __aenter__(self) -> Users:
-        self._session = self._http.ClientSession(
-            connector=self._http.TCPConnector(force_close=True),
-            timeout=self._http.ClientTimeout(total=self._timeout),
-            cookie_jar=self._http.DummyCookieJar(),
-            auto_decompress=False,
-            headers=self._headers,
-        )
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        session, self._session = self._session, None
-        if session is not None:
-            await session.close()
+    _area = "users"
 
     # --- showing ---
 
@@ -244,46 +175,13 @@ class Users:
         """One request to a page below `/users/`. `path` begins with a login, or is empty."""
         for name in path:
             check_name("login", name)
-        if self._session is None:
-            raise ClientClosed("Users has to be entered: async with Users(…) as users")
-        url = self._start + "/".join(quote(name, safe="$") for name in path)
-        try:
-            async with self._session.request(
-                method,
-                self._url(url, encoded=True),
-                json=body if method in ("POST", "PUT") else None,
-                ssl=self._context or True,
-                allow_redirects=False,
-            ) as response:
-                answer = await _read(response)
-        except asyncio.TimeoutError:
-            raise OperationTimedOut(None, f"{method} {url}", self._timeout) from None
-        except (self._http.ClientError, OSError) as error:
-            raise ConnectFailed(f"{method} {url}: {error or type(error).__name__}") from error
-        if response.status not in (200, 201):
-            raise _ERRORS.get(response.status, UserCommandFailed)(
-                path[0] if path else body.get("loginName"), response.status
+        sent = body if method in ("POST", "PUT") else None
+        status, answer = await self._request(method, path, sent)
+        if status not in (200, 201):
+            raise _ERRORS.get(status, UserCommandFailed)(
+                path[0] if path else body.get("loginName"), status
             )
         return answer
-
-
-def _basic(username: str, password: str) -> str:
-    """The header of Basic authentication (RFC 7617)."""
-    check_name("username", username)
-    if ":" in username:
-        raise UsageError("username", "must not have a colon to be sent over HTTP")
-    if not isinstance(password, str):
-        raise UsageError("password", f"must be a str, not {type(password).__name__}")
-    return "Basic " + b64encode(f"{username}:{password}".encode()).decode()
-
-
-async def _read(response: aiohttp.ClientResponse) -> bytes:
-    content = bytearray()
-    async for chunk in response.content.iter_any():
-        content += chunk
-        if len(content) > LONGEST_ANSWER:
-            raise ProtocolError(f"The server's answer is longer than {LONGEST_ANSWER} bytes")
-    return bytes(content)
 
 
 def _data(answer: bytes) -> Any:

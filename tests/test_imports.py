@@ -65,7 +65,7 @@ LEVELS = (
         "_acting",
         "_connection_string",
     ),
-    ("connection", "users"),
+    ("connection", "_http_manager", "users", "persistent_manager"),
     ("_background", "_blocking", "sync"),
     ("server.*",),
     ("__init__",),

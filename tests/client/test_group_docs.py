@@ -18,6 +18,8 @@ ROW = re.compile(r"^\| `(\w+)`(?: \(s\))? \| (\S+) \| `(\w+)` \| (\S+) \|$", re.
 
 @DOCUMENT.every_example
 async def test_example(example: int, capsys: pytest.CaptureFixture[str]) -> None:
+    if "persistent_manager" in DOCUMENT.examples[example]:
+        pytest.importorskip("aiohttp")
     await DOCUMENT.run(example)
     if example == 0:
         printed = capsys.readouterr().out.splitlines()

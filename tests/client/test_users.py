@@ -211,7 +211,7 @@ async def test_a_server_that_fails() -> None:
 
 
 async def test_an_answer_that_is_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fastpump.users.LONGEST_ANSWER", 100)
+    monkeypatch.setattr("fastpump._http_manager.LONGEST_ANSWER", 100)
     async with node() as running, users_of(running, *ADMIN) as users:
         with pytest.raises(exceptions.ProtocolError, match="longer than 100"):
             await users.list()
