@@ -196,6 +196,11 @@ class Subscription(Consuming):
         return f"<Subscription to {self.name}, {state}, at {self.checkpoint}>"
 
     @property
+    def stream(self) -> str:
+        """photon-pump's name for `name`."""
+        return self.name
+
+    @property
     def is_live(self) -> bool:
         """History was given out up to its end, and what is written now is pushed."""
         return self._is_caught_up and self._pushes is not None and self._pushes.is_open

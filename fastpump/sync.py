@@ -243,6 +243,11 @@ class Subscription(Blocking[fastpump.subscriptions.Subscription]):
         return self._inner.name
 
     @property
+    def stream(self) -> str:
+        """photon-pump's name for `name`."""
+        return self._inner.name
+
+    @property
     def is_live(self) -> bool:
         """History was given out up to its end, and what is written now is pushed."""
         return self._inner.is_live

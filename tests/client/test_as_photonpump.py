@@ -324,6 +324,7 @@ async def test_volatile_and_catching_up_subscriptions() -> None:
         await conn.publish_event("prices", "changed", {"price": 1})
         volatile = await conn.subscribe_to("prices")
         catching_up = await conn.subscribe_to("prices", start_from=0)
+        assert volatile.stream == catching_up.stream == "prices"
         await conn.publish_event("prices", "changed", {"price": 2})
         seen = []
         async for event in catching_up.events:
