@@ -367,7 +367,12 @@ ANSWERS: dict[str, tuple[bytes, str]] = {
         + (b"400\r\n" + b" " * 1024 + b"\r\n") * 1100,
         "more than 1048576 bytes",
     ),
-    "compressed": (http_answer(gzip.compress(b"{}"), "200 OK", "Content-Encoding: gzip"), "."),
+    "compressed": (
+        http_answer(
+            gzip.compress(GOOD.partition(b"\r\n\r\n")[2]), "200 OK", "Content-Encoding: gzip"
+        ),
+        ".",
+    ),
     "too short": (b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{", "."),
     "a long header": (b"HTTP/1.1 200 OK\r\nX: " + b"y" * 1_000_000, "."),
     "many headers": (b"HTTP/1.1 200 OK\r\n" + b"A: b\r\n" * 100_000, "."),

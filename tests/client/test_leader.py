@@ -156,6 +156,17 @@ async def test_conn_13_followed_also_where_reconnecting_is_not_wanted() -> None:
             await client.ping()
 
 
+async def test_conn_13_a_leader_that_is_gone_where_reconnecting_is_not_wanted() -> None:
+    async with Peer() as gone:
+        port = gone.port
+    async with connected(max_reconnects=0) as (client, link, _):
+        asking = soon(client.ping())
+        await refer(link, "Ping", leader_info(port))
+        error = await outcome(asking)
+        assert isinstance(error, ConnectFailed)
+        assert f"the last one to 127.0.0.1:{port} failed" in str(error)
+
+
 async def test_conn_13_a_leader_that_does_not_answer() -> None:
     async with connected(queue_timeout=0.3) as (client, link, _), Peer() as leader:
         asking = soon(client.ping())
