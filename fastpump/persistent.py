@@ -17,6 +17,7 @@ from itertools import islice
 from uuid import UUID
 
 from fastpump._answers import MAX_IDS, Nak
+from fastpump._arguments import check_text
 from fastpump._consuming import Batch, Consuming
 from fastpump._events import Event, delivery_of
 from fastpump._group_consumer import GroupConsumer
@@ -219,12 +220,7 @@ def _action_of(action: int) -> NakAction:
 
 
 def _checked_message(message: str) -> str:
-    if not isinstance(message, str):
-        raise UsageError("message", f"must be a str, not {type(message).__name__}")
+    check_text("message", message)
     if len(message) > MAX_MESSAGE:
         raise UsageError("message", f"has {len(message)} characters, over {MAX_MESSAGE}")
-    try:
-        message.encode()
-    except UnicodeEncodeError as error:
-        raise UsageError("message", f"cannot be encoded as UTF-8: {error.reason}") from error
     return message

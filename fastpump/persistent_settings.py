@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from fastpump._arguments import check_number
+from fastpump._arguments import check_number, check_text
 from fastpump.exceptions import UsageError
 from fastpump.messages import ROUND_ROBIN
 
@@ -82,10 +82,7 @@ class PersistentSubscriptionSettings:
         for name in _FLAGS:
             if not isinstance(getattr(self, name), bool):
                 raise UsageError(name, f"must be True or False, not {getattr(self, name)!r:.80}")
-        if not isinstance(self.consumer_strategy, str):
-            raise UsageError(
-                "consumer_strategy", f"must be a str, not {self.consumer_strategy!r:.80}"
-            )
+        check_text("consumer_strategy", self.consumer_strategy)
 
     def to_fields(self) -> dict[str, object]:
         """The fields of a request to create or update one (protocol document, section 3.5)."""

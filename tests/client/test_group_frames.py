@@ -302,7 +302,10 @@ async def test_refused_without_a_reason(command: str) -> None:
         ("checkpoint_min_count", -1),
         ("subscriber_max_count", -1),
         ("resolve_links", 1),
+        ("name", "\ud800"),
+        ("stream", "\ud800"),
         ("consumer_strategy", None),
+        ("consumer_strategy", "\ud800"),
         ("conversation_id", "7"),
         ("credential", "admin"),
         ("settings", {}),
@@ -384,6 +387,7 @@ async def test_in_flight_is_not_fixed_at_ten() -> None:
     [
         ("subscription", ""),
         ("subscription", None),
+        ("subscription", "\ud800"),
         ("stream", ""),
         ("in_flight", 0),
         ("in_flight", -1),
