@@ -278,3 +278,32 @@ async def test_the_synchronous_client_too() -> None:
                 return len(client.get("s"))
 
         assert await asyncio.to_thread(work) == 1
+
+
+async def test_psub_31_a_persistent_subscription_goes_on_when_the_leader_dies() -> None:
+    """The new leader knows nothing of deliveries; what has no checkpoint comes again."""
+    settings = fastpump.PersistentSubscriptionSettings(start_from=0)
+    async with (
+        fastpump.server.run_cluster() as cluster,
+        Watched(cluster, credential=ADMIN) as watched,
+    ):
+        client = watched.client
+        await client.create_subscription("g", "s", settings=settings)
+        await client.publish_event("s", "t", {"n": 0})
+        async with await client.connect_subscription("g", "s") as subscription:
+            seen: set[int] = set()
+
+            async def consume(last: int) -> None:
+                async for event in subscription.events:
+                    seen.add(event.event_number)
+                    await subscription.ack(event)
+                    if event.event_number == last:
+                        break
+
+            await consume(0)
+            consuming = soon(consume(2))
+            await leader_of(cluster).kill()
+            await client.publish_event("s", "t", {"n": 1})
+            await client.publish_event("s", "t", {"n": 2})
+            await consuming
+            assert seen == {0, 1, 2}
