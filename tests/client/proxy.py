@@ -15,6 +15,7 @@ class CuttingProxy:
     def __init__(self, host: str, port: int) -> None:
         self._target = (host, port)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._clients: set[asyncio.StreamWriter] = set()
         self.cut_replies = 0
         self.cuts = 0
 
@@ -30,6 +31,12 @@ class CuttingProxy:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._server.wait_closed()
 
+    def cut(self) -> None:
+        """Cut all connections now, wherever they are."""
+        for writer in self._clients:
+            self.cuts += 1
+            writer.transport.abort()
+
     def _on_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.get_running_loop().create_task(self._hand_through(reader, writer))
         self._tasks.add(task)
@@ -38,12 +45,14 @@ class CuttingProxy:
         self, from_client: asyncio.StreamReader, to_client: asyncio.StreamWriter
     ) -> None:
         from_server, to_server = await asyncio.open_connection(*self._target)
+        self._clients.add(to_client)
         upwards = asyncio.ensure_future(self._requests(from_client, to_server))
         try:
             await self._replies(from_server, to_client)
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         finally:
+            self._clients.discard(to_client)
             upwards.cancel()
             for writer in (to_client, to_server):
                 writer.transport.abort()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import pickle
+import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -744,6 +745,46 @@ class TestLostConnections:
                 for name in names:
                     stored = [event.id async for event in client.iter(name)]
                     assert stored == [event.id for event in given[name]]
+
+    @pytest.mark.parametrize("seed", range(6))
+    async def test_cut_at_any_moment(self, seed: int) -> None:
+        chance = random.Random(seed)
+        names = [f"s{n}" for n in range(chance.choice([2, 5, 20]))]
+        given = {name: events(chance.choice([200, 1000])) for name in names}
+        told: dict[str, list[int]] = {name: [] for name in names}
+        async with fastpump.server.run() as node, CuttingProxy(node.host, node.port) as proxy:
+
+            async def produce(name: str) -> None:
+                for event in given[name]:
+                    await publisher.send(name, event)
+                    roll = chance.random()
+                    if roll < 0.05:
+                        await asyncio.sleep(0.001)
+                    if roll < 0.01:
+                        proxy.cut()
+
+            async with fastpump.connect(
+                proxy.host,
+                proxy.port,
+                max_attempts=10_000,
+                max_reconnects=-1,
+                reconnect_delay=0.0005,
+                operation_timeout=LONG,
+            ) as client:
+                async with client.publisher(
+                    max_batch_events=chance.choice([3, 20, 50]),
+                    max_delay=chance.choice([0, 0.001, 0.05]),
+                    max_in_flight_events=chance.choice([5, 100, 10_000]),
+                    on_result=lambda stream, numbers: told[stream].extend(numbers),
+                ) as publisher:
+                    for name in names if seed % 2 else ():
+                        publisher.expect(name, NO_STREAM)
+                    await asyncio.gather(*map(produce, names))
+                assert proxy.cuts
+                for name in names:
+                    stored = [event.id async for event in client.iter(name)]
+                    assert stored == [event.id for event in given[name]]
+                    assert told[name] == list(range(len(given[name])))
 
     async def test_guarded_events_are_recognised_after_a_restart(self, tmp_path: Path) -> None:
         given = events(100)
