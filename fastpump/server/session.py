@@ -51,7 +51,7 @@ PUSH_LIMIT = 10 * 1024 * 1024
 PUSH_COUNT_LIMIT = 50_000
 """The same in packages."""
 LAST_WORDS_SECONDS = 5.0
-"""How long a client that was cut off has to take what is on its way."""
+"""How long a client has to take what is on its way when its connection is closed."""
 
 BAD_VERSION = "Index was outside the bounds of the array."
 """What the original says to every request of a client whose protocol version it does not know."""
@@ -267,7 +267,6 @@ class Session(asyncio.BufferedProtocol):
     def _cut_off(self, text: str) -> None:
         self._services.subscriptions.forget(self)
         self._end(replies.bad_request(NO_ID, text))
-        self._services.loop.call_later(LAST_WORDS_SECONDS, self.abort)
 
     def operation_done(self, size: int) -> None:
         self._pending -= 1
@@ -283,11 +282,12 @@ class Session(asyncio.BufferedProtocol):
         self._backlog.clear()
 
     def close(self) -> None:
-        """Send what is waiting to be sent, then close."""
+        """Send what is waiting to be sent, then close; who does not take it is not waited for."""
         self.stop()
         if self._transport is not None:
             self.flush()
             self._transport.close()
+            self._services.loop.call_later(LAST_WORDS_SECONDS, self.abort)
 
     def interpose(self, wrap: Callable[[asyncio.Transport], asyncio.Transport]) -> None:
         """Send through another transport from now on (see `faults`)."""

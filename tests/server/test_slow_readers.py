@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from nodelib import NodeThread, RawClient, event
+import time
+
+import pytest
+from nodelib import PATIENCE, NodeThread, RawClient, event
 
 from fastpump._commands import Command
+from fastpump.server import session
 from fastpump.server._unsent import UnsentPushes
 
 EVENTS = 500
@@ -64,6 +68,20 @@ def test_nobody_is_cut_off_for_one_large_batch(stream: str) -> None:
             assert slow.receive()[0] == Command.StreamEventAppeared
         fill(node, stream, 1)
         assert slow.receive()[0] == Command.StreamEventAppeared
+
+
+def test_who_is_silent_and_takes_nothing_is_forgotten(
+    stream: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is given up for dead, and what it was sent is not kept until it is really gone."""
+    monkeypatch.setattr(session, "LAST_WORDS_SECONDS", 0.1)
+    limits = {"push_limit": 1 << 30, "push_count_limit": 1 << 30, "heartbeat_interval": 0.3}
+    with NodeThread(**limits) as node, subscribe(node, stream):
+        fill(node, stream, BATCHES)
+        deadline = time.monotonic() + PATIENCE
+        while node.run(lambda n: n.connection_count):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
 
 
 def test_the_others_are_not_affected(stream: str) -> None:
