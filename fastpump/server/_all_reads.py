@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from fastpump._commands import Command
 from fastpump.server._access import ALL, READ
-from fastpump.server._asking import MAX_PAGE, TOO_MANY, Asker, Sources, repeated
+from fastpump.server._asking import MAX_PAGE, TOO_MANY, Asker, PageItems, Sources, repeated
 from fastpump.server._links import LinkDenied
 from fastpump.server._messages import decode_message, encode_fields, encode_reply
 from fastpump.server._records import (
@@ -131,14 +131,14 @@ class AllRead:
             return Page(asked, result=AllResult.ACCESS_DENIED)
 
     def _forward(self, asked: LogPosition) -> Page:
-        items: list[bytes] = []
+        items = PageItems()
         left = self._count
         next_position = asked
         for start, records in self._sources.store.segments_from(asked[0]):
             offset = offset_from(records, *asked) if start <= asked[0] else 0
             end, count = span_of(records, offset, left)
             if count:
-                items += self._copies(records, offset, end, count)
+                items.take(self._copies(records, offset, end, count))
                 next_position = position_behind(start, records, offset, end, count)
                 left -= count
             if not left:
@@ -146,13 +146,13 @@ class AllRead:
         return Page(asked, items, next_position if items else end_behind(self._sources, asked))
 
     def _backward(self, asked: LogPosition) -> Page:
-        items: list[bytes] = []
+        items = PageItems()
         left = self._count
         next_position = asked
         for start, records in self._sources.store.segments_before(asked[0]):
             offsets = offsets_before(records, start, *asked)[-left:]
             if offsets:
-                items += self._reversed_copies(records, offsets)
+                items.take(self._reversed_copies(records, offsets))
                 next_position = position_before(start, records, offsets[0])
                 left -= len(offsets)
             if not left:

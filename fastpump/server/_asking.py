@@ -11,12 +11,16 @@ from fastpump.server._visibility import Visibility
 from fastpump.server.errors import InvalidRequest
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from fastpump.server._metadata import MetadataReader
     from fastpump.server._records import Entry
     from fastpump.server.store import Store
 
 MAX_PAGE = 4096
 MAX_INT32 = 2**31 - 1
+MAX_REPLY = 64 * 1024 * 1024
+"""Bytes of a reply's events: no package may be larger (section 1.1)."""
 TOO_MANY = f"Read size too big, should be less than {MAX_PAGE} items"
 
 
@@ -30,6 +34,25 @@ class Asker(NamedTuple):
 
     user: User | None
     is_narrow: bool
+
+
+class PageItems(list[bytes]):
+    """The elements of a page, which have to fit into one package."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._room = MAX_REPLY
+
+    def take(self, items: Sequence[bytes]) -> None:
+        """Add some, as they are sent.
+
+        Raises:
+            InvalidRequest: they are too much for one reply.
+        """
+        self._room -= sum(map(len, items))
+        if self._room < 0:
+            raise InvalidRequest(f"more than {MAX_REPLY} bytes of events; ask for fewer")
+        self.extend(items)
 
 
 class Sources:

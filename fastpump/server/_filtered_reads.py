@@ -14,7 +14,7 @@ from fastpump.server._all_reads import (
     position_behind,
     start_of_read,
 )
-from fastpump.server._asking import Asker, Sources, repeated
+from fastpump.server._asking import Asker, PageItems, Sources, repeated
 from fastpump.server._filters import decode_filter
 from fastpump.server._messages import decode_message, encode_fields, encode_reply
 from fastpump.server._records import entries_of, has_links, offset_from, offsets_before, span_of
@@ -91,7 +91,7 @@ class FilteredRead:
         )
 
     def _forward(self, asked: LogPosition) -> Page:
-        items: list[bytes] = []
+        items = PageItems()
         next_position = asked
         window = self._window
         for start, records in self._sources.store.segments_from(asked[0]):
@@ -108,7 +108,7 @@ class FilteredRead:
         return Page(items, next_position if is_new else end_behind(self._sources, asked), True)
 
     def _backward(self, asked: LogPosition) -> Page:
-        items: list[bytes] = []
+        items = PageItems()
         next_position = asked
         window = self._window
         for start, records in self._sources.store.segments_before(asked[0]):
@@ -123,12 +123,12 @@ class FilteredRead:
         return Page(items, next_position, is_end=True)
 
     def _take(
-        self, records: bytes, considered: Sequence[tuple[int, bool]], items: list[bytes]
+        self, records: bytes, considered: Sequence[tuple[int, bool]], items: PageItems
     ) -> int:
         """Add what is wanted of these entries until the page is full; how many were looked at."""
         for index, (offset, is_wanted) in enumerate(considered):
             if is_wanted:
-                items.append(self._item(records, offset))
+                items.take((self._item(records, offset),))
                 if len(items) == self._count:
                     return index + 1
         return len(considered)

@@ -259,6 +259,10 @@ cdef class BloomFilter:
         read_id(event_id, &low, &high)
         return has_bits(self.block_for(low, high), low, high)
 
+    def clear(self):
+        """Forget every id."""
+        memset(self.memory, 0, (self.mask + 1) * N_BLOCK_BYTES)
+
     def add(self, bytes event_id not None):
         """Add one id."""
         cdef uint64_t low, high

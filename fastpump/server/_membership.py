@@ -56,6 +56,7 @@ class Membership:
                 f"SELECT filter, bits FROM {name}_filters ORDER BY filter"
             )
         }
+        self._spare: BloomFilter | None = None
         self._changed: set[int] = set()
 
     def filters_with(self, key: bytes) -> list[int]:
@@ -83,7 +84,8 @@ class Membership:
         number = count // self._per_filter
         self._changed.add(number)
         if number not in self._filters:
-            self._filters[number] = BloomFilter(FILTER_BYTES)
+            self._filters[number] = self._spare or BloomFilter(FILTER_BYTES)
+            self._spare = None
         return self._filters[number]
 
     def write(self, count: int) -> None:
@@ -105,7 +107,9 @@ class Membership:
         self._set_moved(count)
         self._changed.clear()
         for number in range(min(self._filters, default=0), self._in_database):
-            del self._filters[number]
+            # Its memory is used again: blocks of this size would leave holes among all others.
+            self._spare = self._filters.pop(number)
+            self._spare.clear()
 
     def _set_moved(self, count: int) -> None:
         """Note how many blocks, and how many whole filters, are in the database."""

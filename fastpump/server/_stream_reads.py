@@ -16,6 +16,7 @@ from fastpump.server._asking import (
     MAX_PAGE,
     TOO_MANY,
     Asker,
+    PageItems,
     Sources,
     repeated,
     require_name,
@@ -130,9 +131,8 @@ class StreamRead:
             items = self._copies(stream, first, end_here)
             next_number = end_here + 1 if items else min(end + 1, last + 1)
         else:
-            entries = list(self._entries(stream, first, end_here, oldest))
-            items = [self._item(entry) for entry in entries]
-            next_number = entries[-1].number + 1 if entries else min(end + 1, last + 1)
+            items, numbers = self._made(stream, first, end_here, oldest)
+            next_number = numbers[-1] + 1 if numbers else min(end + 1, last + 1)
         return Page(StreamResult.SUCCESS, items, next_number, last, is_end=end >= last)
 
     def _backward(self, stream: Stream) -> Page:
@@ -144,16 +144,26 @@ class StreamRead:
         if end < lowest:
             return Page(StreamResult.SUCCESS, (), -1, last)
         oldest = self._sources.visibility.oldest_ticks(metadata)
-        entries = list(self._entries(stream, max(first, lowest), min(end, last), oldest))
-        items = [self._item(entry) for entry in reversed(entries)]
-        reached_first = bool(entries) and entries[0].number == first
+        items, numbers = self._made(stream, max(first, lowest), min(end, last), oldest)
+        items.reverse()
+        reached_first = bool(numbers) and numbers[0] == first
         is_end = first <= lowest or first == 0 or (first <= last and not reached_first)
         next_number = -1 if is_end else min(first - 1, last)
         return Page(StreamResult.SUCCESS, items, next_number, last, is_end)
 
-    def _copies(self, stream: Stream, first: int, last: int) -> list[bytes]:
+    def _made(
+        self, stream: Stream, first: int, last: int, oldest: int | None
+    ) -> tuple[PageItems, list[int]]:
+        """The elements of a page, each made for this reader, and their numbers."""
+        items, numbers = PageItems(), []
+        for entry in self._entries(stream, first, last, oldest):
+            items.take((self._item(entry),))
+            numbers.append(entry.number)
+        return items, numbers
+
+    def _copies(self, stream: Stream, first: int, last: int) -> PageItems:
         """The elements of a page as copies of what is stored."""
-        items = []
+        items = PageItems()
         store = self._sources.store
         for number, position, count in store.places(stream, first, last):
             start, records = store.segment(position)
@@ -163,9 +173,9 @@ class StreamRead:
             offset, _ = span_of(records, offset, skipped)
             end, _ = span_of(records, offset, wanted)
             if self._resolve and has_links(records, offset, end):
-                items += [self._item(entry) for entry in entries_of(records, offset, wanted)]
+                items.take([self._item(e) for e in entries_of(records, offset, wanted)])
             else:
-                items.append(stream_items(records[offset:end], 0, wanted))
+                items.take((stream_items(records[offset:end], 0, wanted),))
         return items
 
     def _entries(

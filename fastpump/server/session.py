@@ -205,6 +205,8 @@ class Session(asyncio.BufferedProtocol):
             self._transport.close()
             self._transport = None
         self._heartbeat.stop()
+        # It knows us: together we would stay, with all our memory, until cycles are looked for.
+        del self._heartbeat
         self.stop()
         self._replies.clear()
         self._services.subscriptions.forget(self)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import socket
 import time
+import weakref
 from collections.abc import Iterator
 
 import goldenlib
 import pytest
-from nodelib import ADMIN, MAX, NodeThread, RawClient, event, frame, new_id, original
+from nodelib import ADMIN, MAX, PATIENCE, NodeThread, RawClient, event, frame, new_id, original
 
 from fastpump._commands import Command
 
@@ -227,3 +229,20 @@ def test_closing_the_node_answers_what_is_written(tmp_path: object, stream: str)
     client.close()
     with NodeThread(path) as node, node.client() as client:
         assert len(client.forward(stream).items) >= answered
+
+
+def test_a_connection_that_ended_leaves_no_memory_behind(node: NodeThread) -> None:
+    """It goes at once, and not when somebody looks for cycles: each one has megabytes."""
+    gc.disable()
+    try:
+        with node.client() as client:
+            client.write_some("ended", 1)
+            (session,) = node.run(lambda n: [weakref.ref(each) for each in n._sessions])
+            assert session() is not None
+        deadline = time.monotonic() + PATIENCE
+        while node.run(lambda n: n.connection_count):
+            assert time.monotonic() < deadline
+        node.run(lambda n: None)
+        assert session() is None
+    finally:
+        gc.enable()

@@ -20,6 +20,7 @@ from nodelib import (
 )
 
 from fastpump._commands import Command
+from fastpump.server import _asking
 
 SUCCESS, NOT_FOUND, NO_STREAM, DELETED, DENIED = 0, 1, 2, 3, 5
 """Results of ReadEvent."""
@@ -511,6 +512,48 @@ def test_all_11_links(client: RawClient, five: str, stream: str) -> None:
             assert position_of(page.items[0]) == (position, position)
             assert ("link" in page.items[0]) is resolve
             assert page.items[0]["event"]["event_number"] == (2 if resolve else 0)
+
+
+FILTER = {"context": 0, "type": 1, "data": [""]}
+
+
+@pytest.mark.parametrize("resolve", [False, True])
+@pytest.mark.parametrize(
+    ("command", "where"),
+    [
+        (Command.ReadStreamEventsForward, {"from_event_number": 0}),
+        (Command.ReadStreamEventsBackward, {"from_event_number": -1}),
+        (Command.ReadAllEventsForward, {"commit_position": 0, "prepare_position": 0}),
+        (Command.ReadAllEventsBackward, {"commit_position": -1, "prepare_position": -1}),
+        (
+            Command.FilteredReadAllEventsForward,
+            {"commit_position": 0, "prepare_position": 0, "filter": FILTER},
+        ),
+        (
+            Command.FilteredReadAllEventsBackward,
+            {"commit_position": -1, "prepare_position": -1, "filter": FILTER},
+        ),
+    ],
+)
+def test_a_page_that_would_not_fit_into_a_package(
+    client: RawClient,
+    stream: str,
+    command: int,
+    where: Fields,
+    resolve: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_asking, "MAX_REPLY", 20_000)
+    client.write(stream, [event(data=bytes(1000)) for _ in range(30)])
+    client.write(stream, [link(0, stream) for _ in range(3)])
+    if "from_event_number" in where:
+        where = {**where, "event_stream_id": stream}
+    where = {**where, "resolve_link_tos": resolve}
+    reply, fields = client.ask(command, ADMIN, **where, max_count=4000)
+    assert reply == Command.BadRequest
+    assert "20000 bytes of events; ask for fewer" in fields["text"]
+    reply, fields = client.ask(command, ADMIN, **where, max_count=5)
+    assert len(fields["events"]) == 5
 
 
 def test_a_new_database_has_the_users(client: RawClient) -> None:
