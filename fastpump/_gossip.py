@@ -27,7 +27,7 @@ DEFAULT_PORT = 2113
 MAX_BYTES = 1024 * 1024
 """Of an answer; a member is described in some 800 bytes."""
 
-MAX_MEMBERS = 256
+MAX_MEMBERS = 64
 """Of a cluster; real ones have a handful, and each may have to be asked."""
 
 

@@ -225,7 +225,7 @@ def test_a_port_that_is_none(port: Any) -> None:
         b'{"members": [{}',
         b"\xff\xfe",
         b"[" * 100_000,
-        json.dumps({"members": [{}] * 257}).encode(),
+        json.dumps({"members": [{}] * 65}).encode(),
     ],
 )
 def test_disc_05_what_is_not_gossip(body: bytes) -> None:
