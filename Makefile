@@ -4,17 +4,19 @@ PYTHON ?= python3
 
 # Two environments: .venv holds the tools and runs the source folder (extensions built in place);
 # .venv-wheel holds nothing of ours but the installed wheel, and runs the suite and the demo.
+# Builds with checks lie in folders below build/, and are run by what .venv holds.
 DEV := .venv
 WHEEL := .venv-wheel
 STAMPS := build/stamps
 SOURCES := $(shell find fastpump -name '*.py' -o -name '*.pyx' -o -name '*.pxd' -o -name '*.pyi')
 PACKAGING := pyproject.toml setup.py MANIFEST.in LICENSE
 CHECKED := fastpump tests bench demo setup.py
+TESTS := tests
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv build wheel lint types test demo bench format clean
+.PHONY: help venv build wheel lint types test debug sanitized demo bench format clean
 # A failed recipe must not leave a stamp that looks fresh.
 .DELETE_ON_ERROR:
 
@@ -23,7 +25,7 @@ help: ## Show this list
 
 venv: $(STAMPS)/dev ## Make .venv with the tools for working in the source folder
 
-build: $(STAMPS)/inplace ## Compile the extensions in place (FASTPUMP_DEBUG=1: with checks)
+build: $(STAMPS)/inplace ## Compile the extensions in place
 
 wheel: $(STAMPS)/wheel ## Build the wheel into dist/
 
@@ -37,6 +39,14 @@ types: $(STAMPS)/dev ## Check the types strictly
 
 test: lint types $(STAMPS)/installed $(STAMPS)/test ## Build, lint, check types, run the suite on the wheel
 	FASTPUMP_TEST_WHEEL=1 $(WHEEL)/bin/pytest
+
+debug: $(STAMPS)/debug ## Run the suite on a build with bounds checks and assertions; TESTS=… chooses
+	$(call run_suite,debug,)
+
+sanitized: $(STAMPS)/sanitized ## Run the suite under AddressSanitizer and UBSan; TESTS=… chooses
+	rm -f build/sanitized/finding.*
+	$(call run_suite,sanitized,$(SANITIZER)) ; status=$$? ; \
+	cat build/sanitized/finding.* 2>/dev/null && exit 1 ; exit $$status
 
 demo: $(STAMPS)/installed ## Publish 336,776 real events into the embedded node and replay them
 	$(WHEEL)/bin/python demo/flights.py --folder build/demo
@@ -62,6 +72,24 @@ $(STAMPS)/dev: pyproject.toml
 $(STAMPS)/inplace: $(STAMPS)/dev setup.py $(filter %.pyx %.pxd,$(SOURCES))
 	$(DEV)/bin/python setup.py --quiet build_ext --inplace
 	@mkdir -p $(@D) && touch $@
+
+$(STAMPS)/debug: BUILD_OPTION := FASTPUMP_DEBUG=1
+$(STAMPS)/sanitized: BUILD_OPTION := FASTPUMP_SANITIZE=1
+$(STAMPS)/debug $(STAMPS)/sanitized: $(STAMPS)/%: $(STAMPS)/dev $(PACKAGING) $(SOURCES)
+	rm -rf build/$*
+	$(BUILD_OPTION) $(DEV)/bin/python setup.py --quiet build --build-base build/$* --build-lib build/$*/lib
+	@mkdir -p $(@D) && touch $@
+
+# Started in the folder of the build, where also what the tests start finds it first. Python's own
+# allocator would hide the ends of objects from the sanitizer. Whichever process has a finding, it
+# leaves a file, and that fails the run; libstdc++ has to be there before anything can throw.
+run_suite = cd build/$(1)/lib && $(2) FASTPUMP_TEST_BUILD=$(1) PYTHONPATH=$(CURDIR)/build/$(1)/lib \
+	$(CURDIR)/$(DEV)/bin/pytest -c $(CURDIR)/pyproject.toml $(addprefix $(CURDIR)/,$(TESTS))
+SANITIZER = PYTHONMALLOC=malloc \
+	LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libstdc++.so)" \
+	ASAN_OPTIONS=$(FINDINGS):detect_leaks=0:detect_stack_use_after_return=1 \
+	UBSAN_OPTIONS=$(FINDINGS):print_stacktrace=1
+FINDINGS = log_path=$(CURDIR)/build/sanitized/finding:abort_on_error=1:allocator_may_return_null=1
 
 $(STAMPS)/wheel-venv:
 	$(PYTHON) -m venv $(WHEEL)

@@ -1,10 +1,11 @@
 """The extension modules and their compiler flags; everything else is in pyproject.toml.
 
-Two environment variables change the build (run `make clean` when switching):
+Two environment variables change the build; `make debug` and `make sanitized` set them, build into
+folders of their own, and run the suite on what they built:
 
 - ``FASTPUMP_DEBUG=1``: no optimisation, debug symbols, bounds checks and C assertions on.
-- ``FASTPUMP_SANITIZE=1``: AddressSanitizer and UndefinedBehaviorSanitizer (GCC or Clang); run the
-  tests with ``LD_PRELOAD`` set to the compiler's ``libasan.so``.
+- ``FASTPUMP_SANITIZE=1``: AddressSanitizer and UndefinedBehaviorSanitizer (GCC or Clang). What they
+  find ends the process. Signed integers may overflow nowhere, though CPython's flags define it.
 """
 
 import os
@@ -31,7 +32,8 @@ EXTENSIONS = (
 
 DEBUG = os.environ.get("FASTPUMP_DEBUG") == "1"
 SANITIZE = os.environ.get("FASTPUMP_SANITIZE") == "1"
-SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
+SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+TRACEABLE = ["-O1", "-g", "-fno-omit-frame-pointer", "-fno-wrapv"]
 
 
 def compile_flags() -> list[str]:
@@ -39,7 +41,7 @@ def compile_flags() -> list[str]:
         return ["/Od", "/Z7"] if DEBUG else ["/O2"]
     flags = ["-Wall", "-Wsign-compare"]
     flags += ["-O0", "-g", "-UNDEBUG"] if DEBUG else ["-O3"]
-    return flags + (["-g", "-fno-omit-frame-pointer", *SANITIZERS] if SANITIZE else [])
+    return flags + (TRACEABLE + SANITIZERS if SANITIZE else [])
 
 
 def link_flags() -> list[str]:
@@ -64,6 +66,7 @@ setup(
         compiler_directives={
             "language_level": "3",
             "boundscheck": DEBUG,
+            "nonecheck": DEBUG,
             "wraparound": False,
             "cdivision": True,
             # Signatures that `inspect` understands: the test of the .pyi files reads them.

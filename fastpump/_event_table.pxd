@@ -61,6 +61,7 @@ cdef class EventTable:
     cdef int read_resolved(self, Cursor* c, Item* item) except -1
     cdef bint positions_ascend(self) noexcept
     cdef int read_link(self, Item* item, Record* link) except -1
+    cdef bint holds(self, uint32_t offset, uint32_t size) noexcept
     cdef bytes bytes_at(self, uint32_t offset, uint32_t size)
     cdef str name_at(self, uint32_t offset, uint32_t size)
     cdef int fail_empty(self, const Extent* extent) except -1

@@ -14,12 +14,13 @@ Layout (protocol document, section 3; fields in any order, unknown ones skipped,
                     6 metadata_content_type · 7 data · 8 metadata · 9 created · 10 created_epoch
 """
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.unicode cimport PyUnicode_DecodeUTF8
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport UINT32_MAX, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcmp, memcpy, memset
 
+from fastpump._invariant cimport invariant
 from fastpump._varint cimport (
     TYPE_BYTES, TYPE_VARINT, WIRE_BAD_ID, WIRE_BAD_TAG, WIRE_BAD_TIME, WIRE_BAD_TYPE,
     WIRE_BAD_UTF8, WIRE_DEEP_GROUP, WIRE_LONG_VARINT, WIRE_OK, WIRE_PAST_END, WIRE_TRUNCATED,
@@ -211,6 +212,8 @@ cdef class EventTable:
 
     cdef int adopt(self, bytes memory, const unsigned char* base) except -1:
         """Let `memory` be the one that offsets count in, from `base` (its start if NULL)."""
+        if PyBytes_GET_SIZE(memory) > UINT32_MAX:
+            raise ValueError(f"events: {len(memory)} bytes are more than {UINT32_MAX}")
         self.memory = memory
         self.base = <const unsigned char*>PyBytes_AS_STRING(memory) if base == NULL else base
         return 0
@@ -223,6 +226,8 @@ cdef class EventTable:
         extent.begin = <uint32_t>(c.pos - self.base)
         extent.size = <uint32_t>(c.end - c.pos)
         extent.retry_count = 0
+        invariant(c.pos <= c.end)
+        invariant(self.holds(extent.begin, extent.size))
         if extent.size == 0:
             self.fail_empty(extent)
         self.length += 1
@@ -258,6 +263,8 @@ cdef class EventTable:
     cdef int look_into(self, Py_ssize_t index, Item* item) except -1:
         """Check the event at `index` and tell what is in it, if only nothing."""
         cdef Cursor c
+        invariant(0 <= index)
+        invariant(index < self.length)
         memset(item, 0, sizeof(Item))
         item.extent = self.extents[index]
         c.pos = self.base + item.extent.begin
@@ -347,10 +354,17 @@ cdef class EventTable:
         c.end = c.pos + item.link_size
         return self.check(read_record(self.base, &c, link), &c, "link record")
 
+    cdef bint holds(self, uint32_t offset, uint32_t size) noexcept:
+        """Whether these bytes lie in the memory."""
+        cdef const unsigned char* start = <const unsigned char*>PyBytes_AS_STRING(self.memory)
+        return (self.base - start) + offset + <Py_ssize_t>size <= PyBytes_GET_SIZE(self.memory)
+
     cdef bytes bytes_at(self, uint32_t offset, uint32_t size):
+        invariant(self.holds(offset, size))
         return PyBytes_FromStringAndSize(<const char*>self.base + offset, size)
 
     cdef str name_at(self, uint32_t offset, uint32_t size):
+        invariant(self.holds(offset, size))
         return name_of(<const char*>self.base + offset, size)
 
     cdef int fail(self, int fault, const unsigned char* where, str what) except -1:

@@ -56,18 +56,18 @@ cdef class Events(EventTable):
     """An immutable sequence of events that arrived together; items are made when asked for.
 
     Args:
-        events: the events it shall hold; they are copied into memory of its own.
+        events: the events it shall hold; they are copied into memory of its own, 4 GiB at most.
     """
 
     def __init__(self, events=()):
         cdef bytearray memory = bytearray()
         cdef list spans = []
-        if self.memory is not None:
-            raise TypeError("a sequence of events does not change")
         for event in events:
             resolved = (<Event?>event).to_bytes()
             spans.append((len(memory), len(resolved), event.retry_count))
             memory += resolved
+        if self.memory is not None:        # since before, or since `events` ran
+            raise TypeError("a sequence of events does not change")
         self.adopt(bytes(memory), NULL)
         cdef Cursor c
         for offset, size, retry_count in spans:

@@ -20,10 +20,12 @@ Nothing is parsed twice: `needed` keeps the length prefix once it was read.
 """
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.memoryview cimport PyMemoryView_FromObject
 from cpython.ref cimport PyObject
 from libc.string cimport memcmp, memcpy, memmove
+
+from fastpump._invariant cimport invariant
 
 from fastpump.exceptions import ProtocolError
 
@@ -125,6 +127,7 @@ cdef class Framer:
         window.memory = self.memory
         window.offset = self.filled
         window.size = len(self.memory) - self.filled
+        invariant(window.size > 0)
         return PyMemoryView_FromObject(window)
 
     cpdef list commit(self, Py_ssize_t nbytes):
@@ -168,6 +171,9 @@ cdef class Framer:
         return 0
 
     cdef int take_frames(self, list frames) except -1:
+        invariant(0 <= self.start)
+        invariant(self.start <= self.filled)
+        invariant(self.filled <= PyBytes_GET_SIZE(self.memory))
         while True:
             if self.needed == 0 and not self.read_length_prefix():
                 return 0

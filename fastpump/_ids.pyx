@@ -47,6 +47,8 @@ cdef object uuid_from_wire(const unsigned char* wire):
 
 cdef int uuid_to_wire(object uuid, unsigned char* wire) except -1:
     cdef bytes big_endian = uuid.int.to_bytes(ID, "big")
+    if len(big_endian) != ID:              # a subclass may do as it likes
+        raise ValueError(f"id: {len(big_endian)} bytes instead of {ID}")
     swap_order(<const unsigned char*>PyBytes_AS_STRING(big_endian), wire)
     return 0
 

@@ -13,6 +13,7 @@ import orjson
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.unicode cimport PyUnicode_AsUTF8String, PyUnicode_GET_LENGTH
 from libc.stdint cimport uint32_t, uint64_t
 
 from fastpump._ids cimport random_id_to_wire, uuid_from_wire, uuid_to_wire
@@ -148,7 +149,7 @@ cdef const char* utf8_of(object text, str argument, Py_ssize_t index, Py_ssize_t
     """The UTF-8 bytes of a name, which must not be empty; they live as long as `text`."""
     if not isinstance(text, str):
         raise refuse(argument, index, f"must be a str, not {type(text).__name__}")
-    if not text:
+    if PyUnicode_GET_LENGTH(text) == 0:
         raise refuse(argument, index, "must not be empty")
     try:
         return PyUnicode_AsUTF8AndSize(text, size)
@@ -168,7 +169,7 @@ cdef object body_of(object value, str field, Py_ssize_t index, bint* is_json):
         return bytes(value)
     is_json[0] = True
     try:
-        return value.encode() if isinstance(value, str) else dumps(value)
+        return PyUnicode_AsUTF8String(value) if isinstance(value, str) else dumps(value)
     except UnicodeEncodeError as error:
         raise refuse(field, index, f"cannot be encoded as UTF-8: {error.reason}") from error
     except TypeError as error:
@@ -176,7 +177,11 @@ cdef object body_of(object value, str field, Py_ssize_t index, bint* is_json):
 
 
 cdef int prepare(Part* part, NewEventData event, Py_ssize_t index, list alive) except -1:
-    """Fill `part`. `index` is the event's place in a list, or what stands for it: see the .pxd."""
+    """Fill `part`. `index` is the event's place in a list, or what stands for it: see the .pxd.
+
+    Nothing is asked of subclasses of str: their answers may be anything, and `part` points to what
+    they could change.
+    """
     cdef bint ignored = False
     cdef object body
     part.id = event.wire_id
@@ -193,7 +198,7 @@ cdef int prepare(Part* part, NewEventData event, Py_ssize_t index, list alive) e
         part.metadata = PyBytes_AS_STRING(body)
         part.metadata_size = PyBytes_GET_SIZE(body)
         alive.append(body)
-    if part.data_size + part.metadata_size + 2 * len(event.type) > max_event_size:
+    if part.data_size + part.metadata_size + 2 * PyUnicode_GET_LENGTH(event.type) > max_event_size:
         raise refuse(
             "data", index, f"the event is over the server's limit of {max_event_size} bytes"
         )

@@ -17,6 +17,7 @@ from cpython.ref cimport PyObject
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy
 
+from fastpump._invariant cimport invariant
 from fastpump._new_events cimport (
     ARGUMENTS, ONE_EVENT, NewEventData, Part, new_event_of, prepare, utf8_of, write_part,
 )
@@ -82,8 +83,10 @@ cdef class Batch:
         cdef Py_ssize_t size = size_of_bytes_field(part.size)
         if self.size + size > self.capacity:
             self.reserve(self.size + size)
-        write_part(self.events_start + self.size, 3, part)
-        self.size += size
+        invariant(self.frame is None)
+        cdef unsigned char* end = write_part(self.events_start + self.size, 3, part)
+        self.size = end - self.events_start
+        invariant(self.size <= self.capacity)
         self.data_size += part.data_size + part.metadata_size
         self.count += 1
         return 0
@@ -191,7 +194,6 @@ cdef class Packer:
     cdef readonly Py_ssize_t held_bytes
     cdef public object error               # raised instead of taking an event, unless None
     cdef list gathering                    # lanes that fill a batch and wait for more events
-    cdef list alive
     cdef Py_ssize_t turn_left
     cdef Py_ssize_t max_batch_events
     cdef Py_ssize_t max_batch_bytes
@@ -208,7 +210,6 @@ cdef class Packer:
         self.lanes = {}
         self.ready = deque()
         self.gathering = []
-        self.alive = []
         self.turn_left = EVENTS_A_TURN
         self.max_batch_events = max_batch_events
         self.max_batch_bytes = max_batch_bytes
@@ -263,6 +264,8 @@ cdef class Packer:
         """A batch is not held any more."""
         self.held_events -= batch.count
         self.held_bytes -= batch.size
+        invariant(self.held_events >= 0)
+        invariant(self.held_bytes >= 0)
 
     def finish(self, Lane lane not None):
         """What was sent of a lane is answered: its next batch may follow, or nothing is left."""
@@ -294,14 +297,11 @@ cdef class Packer:
         cdef NewEventData event
         cdef Lane lane
         cdef Py_ssize_t size
+        cdef list alive = []               # not shared: what is called below may call this again
         if self.error is not None:
             raise self.error.with_traceback(None)
         event = new_event_of(given, index)
-        try:
-            prepare(&part, event, index, self.alive)
-        except BaseException:
-            self.alive.clear()
-            raise
+        prepare(&part, event, index, alive)
         size = size_of_bytes_field(part.size)
         lane = self.lane_of(stream)
         if lane.filling is not None and lane.filling.size + size > self.max_batch_bytes:
@@ -309,7 +309,6 @@ cdef class Packer:
         if lane.filling is None:
             self.open_batch(lane)
         lane.filling.add(&part)
-        self.alive.clear()
         self.given += 1
         self.held_events += 1
         self.held_bytes += size

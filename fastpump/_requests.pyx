@@ -15,7 +15,7 @@ Every field the reference client writes is written, zeros included; fields in as
 
 from uuid import UUID
 
-from cpython.bytes cimport PyBytes_AS_STRING
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport int64_t, uint32_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
@@ -64,13 +64,13 @@ cdef class _Batch:
     def __cinit__(self, list events not None):
         cdef Py_ssize_t i
         self.count = len(events)
-        self.alive = []
+        self.alive = events[:]             # what encoding one calls may change the list itself
         self.parts = <Part*>calloc(self.count if self.count else 1, sizeof(Part))
         if self.parts == NULL:
             raise MemoryError
         for i in range(self.count):
-            event = new_event_of(events[i], i)
-            if event is not events[i]:
+            event = new_event_of(self.alive[i], i)
+            if event is not self.alive[i]:
                 self.alive.append(event)
             prepare(&self.parts[i], event, i, self.alive)
 
@@ -263,38 +263,36 @@ def encode_read_all(
     return frame
 
 
-cdef int check_ids(list event_ids) except -1:
-    if not 0 < len(event_ids) <= MAX_IDS:
-        raise UsageError("event_ids", f"{len(event_ids)} ids; 1 to {MAX_IDS} are possible")
-    for id in event_ids:
-        if not isinstance(id, (Event, UUID)):
-            raise UsageError("event_ids", f"must be UUIDs or events, not {type(id).__name__}")
-    return 0
-
-
-cdef unsigned char* write_ids(unsigned char* out, list event_ids) except NULL:
+cdef bytes id_fields(list event_ids):
+    """Field 2 for each of these UUIDs and events."""
+    cdef list ids = event_ids[:]           # a subclass of UUID may change the list itself
     cdef unsigned char[16] wire
-    for id in event_ids:
+    if not 0 < len(ids) <= MAX_IDS:
+        raise UsageError("event_ids", f"{len(ids)} ids; 1 to {MAX_IDS} are possible")
+    cdef bytes fields = PyBytes_FromStringAndSize(NULL, SIZE_OF_ID_FIELD * len(ids))
+    cdef unsigned char* out = <unsigned char*>PyBytes_AS_STRING(fields)
+    for id in ids:
         if isinstance(id, Event):
             received_id_to_wire(<Event>id, wire)
-        else:
+        elif isinstance(id, UUID):
             uuid_to_wire(id, wire)
+        else:
+            raise UsageError("event_ids", f"must be UUIDs or events, not {type(id).__name__}")
         out = write_bytes_field(out, 2, <const char*>wire, 16)
-    return out
+    return fields
 
 
 def encode_ack(bytes correlation_id not None, subscription_id, list event_ids not None):
     """PersistentSubscriptionAckEvents for 1 to 2000 UUIDs, or events by their received records."""
-    check_ids(event_ids)
+    cdef bytes ids = id_fields(event_ids)
     cdef Py_ssize_t name_size = 0
     cdef const char* name = utf8_of(subscription_id, "subscription_id", ARGUMENTS, &name_size)
     cdef unsigned char* out = NULL
     cdef bytes frame = new_frame(
-        ACK_EVENTS, correlation_id, None,
-        size_of_bytes_field(name_size) + SIZE_OF_ID_FIELD * len(event_ids), &out,
+        ACK_EVENTS, correlation_id, None, size_of_bytes_field(name_size) + len(ids), &out
     )
     out = write_bytes_field(out, 1, name, name_size)
-    write_ids(out, event_ids)
+    memcpy(out, PyBytes_AS_STRING(ids), len(ids))
     return frame
 
 
@@ -303,19 +301,19 @@ def encode_nak(
     str message not None,
 ):
     """PersistentSubscriptionNakEvents for the same; `action` as in section 3.5."""
-    check_ids(event_ids)
+    cdef bytes ids = id_fields(event_ids)
     cdef Py_ssize_t name_size = 0
     cdef const char* name = utf8_of(subscription_id, "subscription_id", ARGUMENTS, &name_size)
     cdef bytes text = message.encode()
     cdef unsigned char* out = NULL
     cdef bytes frame = new_frame(
         NAK_EVENTS, correlation_id, None,
-        size_of_bytes_field(name_size) + SIZE_OF_ID_FIELD * len(event_ids)
-        + size_of_bytes_field(len(text)) + size_of_number_field(action),
+        size_of_bytes_field(name_size) + len(ids) + size_of_bytes_field(len(text))
+        + size_of_number_field(action),
         &out,
     )
     out = write_bytes_field(out, 1, name, name_size)
-    out = write_ids(out, event_ids)
-    out = write_bytes_field(out, 3, PyBytes_AS_STRING(text), len(text))
+    memcpy(out, PyBytes_AS_STRING(ids), len(ids))
+    out = write_bytes_field(out + len(ids), 3, PyBytes_AS_STRING(text), len(text))
     write_number_field(out, 4, action)
     return frame

@@ -12,6 +12,8 @@ cursor, or answers what is wrong and leaves it at the fault. Nothing here touche
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
+from fastpump._invariant cimport invariant
+
 
 cdef enum WireFault:
     WIRE_OK = 0
@@ -99,6 +101,7 @@ cdef inline int read_long_varint(Cursor* c, uint64_t* value) noexcept nogil:
 
 
 cdef inline int read_varint(Cursor* c, uint64_t* value) noexcept nogil:
+    invariant(c.pos <= c.end)
     if c.pos < c.end and c.pos[0] < 0x80:
         value[0] = c.pos[0]
         c.pos += 1

@@ -1,7 +1,7 @@
-"""What the wheel holds and says about itself.
+"""What the wheel holds and says about itself, and whether builds have the checks they should have.
 
 `make test` runs the suite against the installed wheel and sets FASTPUMP_TEST_WHEEL; from the source
-folder there is no wheel to look at.
+folder there is no wheel to look at. `make debug` and `make sanitized` set FASTPUMP_TEST_BUILD.
 """
 
 from __future__ import annotations
@@ -18,9 +18,11 @@ from pathlib import Path
 import pytest
 
 import fastpump
+from fastpump import _event_table, _framing, _packing
 
 SOURCE = Path(__file__).resolve().parent.parent
 FROM_WHEEL = os.environ.get("FASTPUMP_TEST_WHEEL") == "1"
+BUILD = "wheel" if FROM_WHEEL else os.environ.get("FASTPUMP_TEST_BUILD")
 
 needs_wheel = pytest.mark.skipif(not FROM_WHEEL, reason="the suite runs from the source folder")
 
@@ -90,6 +92,16 @@ def test_one_version_everywhere() -> None:
     version = re.escape(fastpump.__version__)
     assert re.search(rf'^version = "{version}"$', project, re.MULTILINE)
     assert re.search(rf"^## \[{version}\]", changes, re.MULTILINE)
+
+
+@pytest.mark.skipif(BUILD is None, reason="the source folder may have been built in any way")
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere these symbols have other names")
+@pytest.mark.parametrize(
+    ("symbol", "build"), [(b"__assert_fail", "debug"), (b"__asan_init", "sanitized")]
+)
+def test_only_builds_for_it_check_themselves(symbol: bytes, build: str) -> None:
+    for module in (_framing, _event_table, _packing):
+        assert (symbol in Path(module.__file__).read_bytes()) == (build == BUILD), module
 
 
 def test_the_extension_list_is_complete() -> None:

@@ -9,6 +9,7 @@ from fastpump.server._ids cimport IdTable
 from fastpump.server._messages cimport (
     EventSpan,
     WriteRequest,
+    bytes_of_id,
     size_of_blob,
     size_of_int,
     write_blob,
@@ -124,7 +125,7 @@ cdef class LogWriter:
         cdef EventSpan span
         cdef list runs = []
         memset(&span, 0, sizeof(span))
-        span.event_id = <const unsigned char*>PyBytes_AS_STRING(event_id)
+        span.event_id = <const unsigned char*>bytes_of_id(event_id)
         span.event_type = <const unsigned char*>b"$streamDeleted"
         span.type_size = 14
         self.append_event(runs, stream.encode(), stream_id, 0x7FFFFFFFFFFFFFFF, &span, ticks)

@@ -1,5 +1,6 @@
 """WriteRequest, and the writing of protobuf fields, for `_records.pyx`."""
 
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
@@ -49,6 +50,12 @@ cdef class WriteRequest:
 cdef enum:
     PREFIX = 4                             # bytes of a frame's length
     HEADER = 18                            # bytes of a frame that its length counts before the body
+
+
+cdef inline const char* bytes_of_id(bytes id) except NULL:
+    if PyBytes_GET_SIZE(id) != 16:
+        raise ValueError(f"id: {len(id)} bytes instead of 16")
+    return PyBytes_AS_STRING(id)
 
 
 cdef inline void write_header(

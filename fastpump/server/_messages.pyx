@@ -398,7 +398,7 @@ def encode_reply(int command, bytes correlation_id not None, *parts):
         size += PyBytes_GET_SIZE(part)
     cdef bytes frame = PyBytes_FromStringAndSize(NULL, PREFIX + HEADER + size)
     cdef unsigned char* out = <unsigned char*>PyBytes_AS_STRING(frame)
-    write_header(out, size, command, PyBytes_AS_STRING(correlation_id))
+    write_header(out, size, command, bytes_of_id(correlation_id))
     out += PREFIX + HEADER
     for part in blobs:
         memcpy(out, PyBytes_AS_STRING(part), PyBytes_GET_SIZE(part))
@@ -422,6 +422,6 @@ def encode_write_completed(
         memory,
         out - memory - PREFIX - HEADER,
         WRITE_EVENTS_COMPLETED,
-        PyBytes_AS_STRING(correlation_id),
+        bytes_of_id(correlation_id),
     )
     return memory[:out - memory]

@@ -37,6 +37,7 @@ from fastpump.server._ids cimport IdTable
 from fastpump.server._messages cimport (
     HEADER,
     PREFIX,
+    bytes_of_id,
     size_of_blob,
     write_blob,
     write_header,
@@ -223,7 +224,7 @@ def push_frames(
     cdef Py_ssize_t size
     cdef bytes frames
     cdef unsigned char* out
-    cdef const char* used_id = PyBytes_AS_STRING(correlation_id)
+    cdef const char* used_id = bytes_of_id(correlation_id)
     open_segment(segment, offset, &c)
     # A frame is its entry, whose first byte becomes another tag, behind a header.
     frames = PyBytes_FromStringAndSize(NULL, c.end - c.pos + count * (PREFIX + HEADER))

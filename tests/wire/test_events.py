@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import pickle
+import sys
 from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,7 @@ from fastpump._framing import Framer
 from fastpump.messages import AllStreamSlice, Event, EventRecord, Events, Position, StreamSlice
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 CREATED = datetime(2020, 1, 1, 12, 30, 15, 123456, tzinfo=timezone.utc)
 RECORD = EventRecord("s", UUID(int=7), 3, "t", b"{}", b"m", CREATED)
@@ -176,6 +177,23 @@ class TestSequence:
         assert next(iterator).event_number == 0
         assert sum(1 for _ in iterator) == 499
         assert next(iterator, None) is None
+
+    def test_its_events_cannot_be_filled_in_twice(self) -> None:
+        page: Events = Events.__new__(Events)
+
+        def events() -> Iterator[Event]:
+            page.__init__([Event(RECORD, LINK)])  # type: ignore[misc]
+            yield Event(RECORD)
+
+        with pytest.raises(TypeError, match="does not change"):
+            page.__init__(events())  # type: ignore[misc]
+        assert list(page) == [Event(RECORD, LINK)]
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="takes memory that elsewhere is not unused")
+    def test_more_than_its_offsets_can_count(self) -> None:
+        rebuild, _ = Event(RECORD).__reduce__()
+        with pytest.raises(ValueError, match="4294967296 bytes are more than"):
+            rebuild(bytes(2**32))  # untouched, and so without a page in memory
 
     def test_nbytes(self) -> None:
         page = page_of("page500")

@@ -133,6 +133,23 @@ def test_nothing_is_kept_of_an_event_that_is_refused() -> None:
     assert not told.packer.lanes
 
 
+def test_events_given_while_an_event_is_taken() -> None:
+    """The bytes of an event stay what they were until it is in its batch."""
+    told = Told()
+
+    def on_gathering() -> None:
+        if not told.gathering:
+            told.gathering += 1
+            told.packer.send("inner", event({"a": "-" * 5000}))
+
+    told.packer = Packer(9, 1 << 20, 9, 1 << 20, told.hold, on_gathering, told.on_ready)
+    told.packer.send("outer", NewEventData(None, "t", {"b": "+" * 5000}, {"c": 1}))
+    told.packer.release()
+    [outer], [inner] = [batch.events() for batch in told.taken()]
+    assert (outer.data, outer.metadata) == (b'{"b":"' + b"+" * 5000 + b'"}', b'{"c":1}')
+    assert inner.data == b'{"a":"' + b"-" * 5000 + b'"}'
+
+
 def test_who_is_told_and_when() -> None:
     told = Told(batch_events=2)
     for stream in "ab":

@@ -290,6 +290,31 @@ class TestAnswers:
             _requests.encode_ack(bytes(16), "s::g", [UUID(int=0)])
         )
 
+    def test_a_list_that_its_ids_change(self) -> None:
+        ids: list[Any] = []
+
+        class Growing(UUID):
+            @property
+            def int(self) -> int:  # type: ignore[override]
+                ids.extend([UUID(int=1)] * 1000)
+                return 7
+
+        ids.append(Growing.__new__(Growing))
+        expected = _requests.encode_ack(bytes(16), "s::g", [UUID(int=7)])
+        assert _requests.encode_ack(bytes(16), "s::g", ids) == expected
+        assert len(ids) > 1000
+
+    def test_an_id_of_another_size(self) -> None:
+        class Number(int):
+            def to_bytes(self, *_: Any) -> bytes:  # type: ignore[override]
+                return b"\1"
+
+        class Short(UUID):
+            int = Number(7)  # type: ignore[assignment]
+
+        with pytest.raises(ValueError, match="1 bytes instead of 16"):
+            _requests.encode_ack(bytes(16), "s::g", [Short.__new__(Short)])
+
     @pytest.mark.parametrize("id", ["7", b"7" * 16, None, TARGET])
     def test_what_names_no_event(self, id: Any) -> None:
         with pytest.raises(UsageError, match="event_ids"):
@@ -325,6 +350,31 @@ class TestNewEvents:
             assert event["metadata_content_type"] == 0
             assert event.get("metadata") == (None if data is None else written)
             assert event["event_id"] == SOME_UUID.bytes_le
+
+    def test_subclasses_of_str_are_their_text(self) -> None:
+        class Odd(str):
+            __slots__ = ()
+
+            def encode(self, *_: Any) -> Any:
+                return 7
+
+            def __len__(self) -> int:
+                return 0
+
+        text = Odd("text")
+        [event] = _events_in(_requests.encode_write_event(ID, text, -2, text, text, text, None))
+        assert (event["event_type"], event["data"], event["metadata"]) == ("text", b"text", b"text")
+
+    def test_a_list_that_its_events_change(self) -> None:
+        class Clearing(bytearray):
+            def __bytes__(self) -> bytes:
+                events.clear()
+                return b"given"
+
+        events: list[Any] = [(SOME_UUID, "t", Clearing(), None), (SOME_UUID, "t", b"next", None)]
+        written = _events_in(_requests.encode_write_events(ID, "s", -2, events))
+        assert [event["data"] for event in written] == [b"given", b"next"]
+        assert events == []
 
     def test_new_ids_are_distinct_version_4_uuids(self) -> None:
         events = [NewEvent("t") for _ in range(1000)]
