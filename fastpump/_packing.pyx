@@ -26,7 +26,8 @@ from fastpump._varint cimport Cursor, read_length, size_of_bytes_field
 from fastpump._new_events import Json
 
 cdef enum:
-    FIRST_CAPACITY = 1024
+    FIRST_CAPACITY = 256                   # many streams may have one small event each
+    SLOW_GROWTH = 4096                     # bytes from which on capacity is doubled, not quadrupled
     EVENTS_A_TURN = 1024                   # given without a turn of the event loop between them
     SIZE_OF_FLAG_FIELD = 2
     ID = 16
@@ -92,7 +93,8 @@ cdef class Batch:
         return 0
 
     cdef int reserve(self, Py_ssize_t size) except -1:
-        cdef Py_ssize_t capacity = max(2 * self.capacity, size, <Py_ssize_t>FIRST_CAPACITY)
+        cdef Py_ssize_t factor = 4 if self.capacity < SLOW_GROWTH else 2
+        cdef Py_ssize_t capacity = max(factor * self.capacity, size, <Py_ssize_t>FIRST_CAPACITY)
         cdef void* memory = realloc(self.memory, capacity)
         if memory == NULL:
             raise MemoryError
@@ -145,7 +147,7 @@ cdef class Lane:
 
     cdef readonly object stream
     cdef readonly Batch filling            # the batch that takes more events, or None
-    cdef readonly object full              # deque of the batches before it
+    cdef readonly object full              # deque of those before it; None until there are
     cdef readonly bint due                 # `filling` is to be sent without waiting for more
     cdef public bint busy                  # in `Packer.ready`, or a batch of it is being written
     cdef public object sending             # the batch that is being written, or None
@@ -154,7 +156,6 @@ cdef class Lane:
 
     def __cinit__(self, stream):
         self.stream = stream
-        self.full = deque()
 
     def take(self):
         """The next batch that may be sent, or None."""
@@ -278,10 +279,10 @@ cdef class Packer:
 
     def discard(self, Lane lane not None):
         """Take a lane's batches that were not sent out of it, and return them."""
-        batches = list(lane.full)
+        batches = list(lane.full or ())
         if lane.filling is not None:
             batches.append(lane.filling)
-        lane.full.clear()
+        lane.full = None
         lane.filling = None
         lane.due = False
         return batches
@@ -341,6 +342,8 @@ cdef class Packer:
         return 0
 
     cdef int close_batch(self, Lane lane) except -1:
+        if lane.full is None:
+            lane.full = deque()
         lane.full.append(lane.filling)
         lane.filling = None
         lane.due = False
