@@ -17,6 +17,7 @@ from fastpump.messages import (
     PositionSentinel,
     StreamDirection,
     Token,
+    utf8_of,
 )
 
 MAX_NUMBER = 2**63 - 1
@@ -56,19 +57,8 @@ def check_number(argument: str, value: int, lowest: int, highest: int = MAX_NUMB
         raise UsageError(argument, f"must be {lowest} to {highest}, not {number}")
 
 
-def check_text(argument: str, text: str) -> None:
-    """It can be sent."""
-    if not isinstance(text, str):
-        raise UsageError(argument, f"must be a str, not {type(text).__name__}")
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise UsageError(argument, f"cannot be encoded as UTF-8: {error.reason}") from error
-
-
 def check_name(argument: str, name: str) -> None:
-    check_text(argument, name)
-    if not name:
+    if not utf8_of(argument, name):
         raise UsageError(argument, "must not be empty")
 
 

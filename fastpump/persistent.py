@@ -17,16 +17,15 @@ from itertools import islice
 from uuid import UUID
 
 from fastpump._answers import MAX_IDS, Nak
-from fastpump._arguments import check_text
 from fastpump._consuming import Batch, Consuming
 from fastpump._events import Event, delivery_of
 from fastpump._group_consumer import GroupConsumer
 from fastpump._subscribing import Confirmation
 from fastpump.exceptions import UsageError
-from fastpump.messages import NakAction
+from fastpump.messages import NakAction, utf8_of
 
 MAX_MESSAGE = 65_536
-"""Characters of a nak's message. The server writes it into the metadata of the parked event."""
+"""Bytes of a nak's message. The server writes it into the metadata of the parked event."""
 
 Answered = Event | UUID
 
@@ -127,7 +126,7 @@ class PersistentSubscription(Consuming):
         Args:
             events: as for `ack`.
             action: what is to become of them.
-            message: why, up to 65,536 characters; kept with what is parked.
+            message: why, up to 65,536 bytes as UTF-8; kept with what is parked.
 
         Raises:
             UsageError: as for `ack`, or there is no such action, or the message cannot be sent.
@@ -220,7 +219,7 @@ def _action_of(action: int) -> NakAction:
 
 
 def _checked_message(message: str) -> str:
-    check_text("message", message)
-    if len(message) > MAX_MESSAGE:
-        raise UsageError("message", f"has {len(message)} characters, over {MAX_MESSAGE}")
+    size = len(utf8_of("message", message))
+    if size > MAX_MESSAGE:
+        raise UsageError("message", f"takes {MAX_MESSAGE} bytes at most, these are {size}")
     return message

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from fastpump._arguments import check_number, check_text
+from fastpump._arguments import check_number
 from fastpump.exceptions import UsageError
-from fastpump.messages import ROUND_ROBIN
+from fastpump.messages import ROUND_ROBIN, utf8_of
 
 MAX_INT32 = 2**31 - 1
 """Counts are 32-bit on the wire, and so are times in milliseconds."""
@@ -82,7 +82,7 @@ class PersistentSubscriptionSettings:
         for name in _FLAGS:
             if not isinstance(getattr(self, name), bool):
                 raise UsageError(name, f"must be True or False, not {getattr(self, name)!r:.80}")
-        check_text("consumer_strategy", self.consumer_strategy)
+        utf8_of("consumer_strategy", self.consumer_strategy)
 
     def to_fields(self) -> dict[str, object]:
         """The fields of a request to create or update one (protocol document, section 3.5)."""
