@@ -36,7 +36,7 @@ cdef extern from "Python.h":
 cdef enum:
     # A read asks for 4096 events at most; an arena holds far fewer pushes than this.
     MAX_EVENTS = 65536
-    FIRST_ROOM = 64
+    ROOM_FOR_MANY = 64
 
     NAME_BITS = 8
     LONGEST_NAME = 128                     # in bytes; longer ones are not kept
@@ -249,7 +249,8 @@ cdef class EventTable:
             c.pos += 1
 
     cdef int grow(self) except -1:
-        cdef Py_ssize_t room = self.room * 2 if self.room else FIRST_ROOM
+        # Many tables have one event: those of detached ones. Those that have two have many.
+        cdef Py_ssize_t room = max(self.room * 2, ROOM_FOR_MANY) if self.room else 1
         cdef Extent* extents
         if room > MAX_EVENTS:
             raise ProtocolError(f"more than {MAX_EVENTS} events in one message")

@@ -39,3 +39,9 @@ def test_the_comparison(tmp_path: Path) -> None:
 
 def test_the_node() -> None:
     assert "| batches of 100 |" in run("node.py", "--quick")
+
+
+def test_the_memory() -> None:
+    report = run("memory.py", "--quick")
+    assert "| all events, detached |" in report
+    assert "Replay of 1 million events" in report
