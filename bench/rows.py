@@ -26,13 +26,13 @@ class Row(NamedTuple):
     name: str
     title: str
     limit: str | None = None
-    """The mode of limit.c that bounds this row; None where there is none."""
+    """Which of the limits in run.py bounds this row; None where there is none."""
     reads_all: bool = False
     """One unit reads the whole log: the count is checked."""
 
 
 ROWS = (
-    Row("get", "`get()` page after page, length only", "pages", reads_all=True),
+    Row("get", "`get()` page after page, length only", "page", reads_all=True),
     Row("slices", "whole slices, read ahead, length only", "pages", reads_all=True),
     Row("iter_events", "`iter()`, number and type touched", "pages", reads_all=True),
     Row("iter_json", "`iter()`, the same and `event.json()`", "pages", reads_all=True),

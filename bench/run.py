@@ -55,12 +55,18 @@ def selection(text: str) -> list[Row]:
 
 
 def measure_limit(port: int, rows: list[Row], load: Load, results: Results) -> None:
-    sizes = {"pages": (load.events, load.page, WINDOW), "live": (load.events,), "writes": ()}
-    for mode in sorted({row.limit for row in rows if row.limit}):
+    # Of each limit the mode of the program, and its arguments behind port and time.
+    limits: dict[str, tuple[str, tuple[int, ...]]] = {
+        "page": ("pages", (load.events, load.page, 1)),
+        "pages": ("pages", (load.events, load.page, WINDOW)),
+        "live": ("live", (load.events,)),
+        "writes": ("writes", ()),
+    }
+    for name in sorted({row.limit for row in rows if row.limit}):
+        mode, sizes = limits[name]
         command = [str(tools.compiled("limit")), mode, str(port), str(load.seconds)]
-        command += [str(size) for size in sizes[mode]]
-        rate = tools.call(command, f"the limit of {mode}")
-        results.rates[LIMIT, mode].append(float(rate))
+        command += [str(size) for size in sizes]
+        results.rates[LIMIT, name].append(float(tools.call(command, f"the limit of {name}")))
 
 
 def measure_client(client: str, port: int, names: list[str], load: Load, results: Results) -> None:

@@ -24,7 +24,6 @@ from fastpump.exceptions import (
     FastpumpError,
     NotMaster,
     OperationExpired,
-    ProtocolError,
     RetriesLimitReached,
     UsageError,
 )
@@ -192,18 +191,12 @@ class Dispatcher:
         """
         operations, retry = self._operations, self.retry
         for frame in frames:
-            operation = operations.get(frame.correlation_id)
+            correlation_id = frame.correlation_id
+            operation = operations.pop(correlation_id, None)
             if operation is None:
                 self._dispatch_standing(frame)
-                continue
-            try:
-                ended = operation.on_frame(frame, retry)
-            except ProtocolError:
-                del operations[frame.correlation_id]
-                raise
-            del operations[frame.correlation_id]
-            if not ended:
-                self._standing[frame.correlation_id] = operation
+            elif not operation.on_frame(frame, retry):
+                self._standing[correlation_id] = operation
         if self.is_full:
             self._admit()
 
