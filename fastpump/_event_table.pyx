@@ -75,9 +75,7 @@ cdef inline bint is_ascii(const unsigned char* p, Py_ssize_t size) noexcept nogi
     return not bits & <uint64_t>0x8080808080808080
 
 
-cdef bint is_utf8(const unsigned char* p, Py_ssize_t size) noexcept:
-    if is_ascii(p, size):
-        return True
+cdef bint is_other_utf8(const unsigned char* p, Py_ssize_t size) noexcept:
     try:
         PyUnicode_DecodeUTF8(<const char*>p, size, NULL)
         return True
@@ -101,7 +99,11 @@ cdef inline int read_name(
     Cursor* c, const unsigned char* base, uint32_t* offset, uint32_t* size
 ) noexcept:
     cdef int fault = read_span(c, base, offset, size)
-    if fault == WIRE_OK and not is_utf8(base + offset[0], size[0]):
+    if (
+        fault == WIRE_OK
+        and not is_ascii(base + offset[0], size[0])
+        and not is_other_utf8(base + offset[0], size[0])
+    ):
         return WIRE_BAD_UTF8
     return fault
 

@@ -46,12 +46,22 @@ cdef struct Cursor:
     const unsigned char* end
 
 
+cdef extern from *:
+    """
+    #if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+    #define fastpump_little_endian(word) __builtin_bswap64(word)
+    #else
+    #define fastpump_little_endian(word) (word)
+    #endif
+    """
+    uint64_t little_endian "fastpump_little_endian"(uint64_t word) nogil
+
+
 cdef inline uint64_t load_uint64(const unsigned char* p) noexcept nogil:
-    """8 bytes, little-endian; compilers make one instruction of it."""
-    return (
-        <uint64_t>p[0] | <uint64_t>p[1] << 8 | <uint64_t>p[2] << 16 | <uint64_t>p[3] << 24
-        | <uint64_t>p[4] << 32 | <uint64_t>p[5] << 40 | <uint64_t>p[6] << 48 | <uint64_t>p[7] << 56
-    )
+    """8 bytes, the first one least significant."""
+    cdef uint64_t word
+    memcpy(&word, p, 8)
+    return little_endian(word)
 
 
 cdef inline int read_varint_bytewise(Cursor* c, uint64_t* value) noexcept nogil:
@@ -76,7 +86,7 @@ cdef inline int read_varint_bytewise(Cursor* c, uint64_t* value) noexcept nogil:
 cdef inline int read_long_varint(Cursor* c, uint64_t* value) noexcept nogil:
     """All bytes at once: time stamps and positions have 6 to 9 of them."""
     cdef uint64_t word, last, more
-    if c.end - c.pos < 10:
+    if c.end - c.pos < 10:                 # near the end it must not look behind
         return read_varint_bytewise(c, value)
     word = load_uint64(c.pos)
     last = ~word & <uint64_t>0x8080808080808080
