@@ -40,7 +40,8 @@ if TYPE_CHECKING:
 APPLICATION_ID = 0x46504442
 """Bytes 68 to 71 of the file, "FPDB": what tells our files from other SQLite databases."""
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""Files of format 1 have another index, which is made anew from their log."""
 
 TABLES = {
     "log",
@@ -56,8 +57,18 @@ TABLES = {
     "state",
 }
 
-SCHEMA = """
+LOG_SCHEMA = """
 CREATE TABLE log (position INTEGER PRIMARY KEY, records BLOB NOT NULL);
+CREATE TABLE transactions (
+    id INTEGER PRIMARY KEY, stream TEXT NOT NULL, expected INTEGER NOT NULL,
+    closed INTEGER NOT NULL, first INTEGER, events INTEGER NOT NULL
+);
+CREATE TABLE transaction_writes (
+    prepare INTEGER PRIMARY KEY, id INTEGER NOT NULL, events INTEGER NOT NULL, request BLOB NOT NULL
+);
+CREATE INDEX writes_of_transaction ON transaction_writes (id);
+"""
+INDEX_SCHEMA = """
 CREATE TABLE streams (name TEXT PRIMARY KEY, id INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE runs (
     stream INTEGER NOT NULL, number INTEGER NOT NULL, places BLOB NOT NULL,
@@ -68,16 +79,9 @@ CREATE TABLE id_filters (filter INTEGER PRIMARY KEY, bits BLOB NOT NULL);
 CREATE TABLE id_blocks (place INTEGER PRIMARY KEY, bits BLOB NOT NULL);
 CREATE TABLE name_filters (filter INTEGER PRIMARY KEY, bits BLOB NOT NULL);
 CREATE TABLE name_blocks (place INTEGER PRIMARY KEY, bits BLOB NOT NULL);
-CREATE TABLE transactions (
-    id INTEGER PRIMARY KEY, stream TEXT NOT NULL, expected INTEGER NOT NULL,
-    closed INTEGER NOT NULL, first INTEGER, events INTEGER NOT NULL
-);
-CREATE TABLE transaction_writes (
-    prepare INTEGER PRIMARY KEY, id INTEGER NOT NULL, events INTEGER NOT NULL, request BLOB NOT NULL
-);
-CREATE INDEX writes_of_transaction ON transaction_writes (id);
 CREATE TABLE state (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 """
+INDEX_OF_FORMAT_1 = ("streams", "runs", "ids", "filters", "name_filters", "state")
 
 # A checkpoint every 16 MiB of write-ahead log instead of every 4: fewer pages are copied twice.
 WAL_PAGES = 4096
@@ -192,6 +196,10 @@ def _recognise(path: Path, connection: sqlite3.Connection) -> None:
         raise DatabaseTooNew(
             f"{path} has format {version}; this fastpump knows formats up to {FORMAT_VERSION}"
         )
+    if version < FORMAT_VERSION and tables.issuperset(INDEX_OF_FORMAT_1):
+        with sqlite_errors(path):
+            _give_new_index(connection)
+        return
     missing = TABLES.difference(tables)
     if missing:
         raise StoreDamaged(
@@ -202,8 +210,16 @@ def _recognise(path: Path, connection: sqlite3.Connection) -> None:
 
 def _create(connection: sqlite3.Connection) -> None:
     connection.executescript(
-        f"BEGIN; {SCHEMA} PRAGMA application_id = {APPLICATION_ID};"
+        f"BEGIN; {LOG_SCHEMA} {INDEX_SCHEMA} PRAGMA application_id = {APPLICATION_ID};"
         f" PRAGMA user_version = {FORMAT_VERSION}; COMMIT"
+    )
+
+
+def _give_new_index(connection: sqlite3.Connection) -> None:
+    """Replace the index of an older file by an empty one; opening fills it from the log."""
+    old = " ".join(f"DROP TABLE {table};" for table in INDEX_OF_FORMAT_1)
+    connection.executescript(
+        f"BEGIN; {old} {INDEX_SCHEMA} PRAGMA user_version = {FORMAT_VERSION}; COMMIT"
     )
 
 

@@ -138,11 +138,7 @@ class Store:
 
     def _replay_tail(self, indexed: int, ids_indexed: int) -> None:
         """Index the part of the log that the index tables do not have, from these positions on."""
-        tail = self._database.reader.execute(
-            "SELECT position, records FROM log WHERE position >= ? ORDER BY position",
-            (ids_indexed,),
-        )
-        for start, records in tail:
+        for start, records in self._log_from(ids_indexed):
             for name, number, offset, count in runs_of(records):
                 stream = self.stream(name)
                 if start >= indexed:
@@ -152,6 +148,24 @@ class Store:
                 if stream.id is None:
                     raise StoreDamaged(f"The index has lost the stream {name!r}")
                 learn_ids(self._ids.recent, records, offset, count, stream.id)
+            if len(self._ids.recent) >= INDEX_EVERY and start >= indexed:
+                # So much only an older file has, which gets a new index.
+                self.end = start + len(records)
+                self._save_index(with_ids=True)
+
+    def _log_from(self, position: int) -> Iterator[Segment]:
+        """The segments from this position on. Each is a look of its own, so that what is stored
+        meanwhile can be read.
+        """
+        while True:
+            row = self._database.reader.execute(
+                "SELECT position, records FROM log WHERE position >= ? ORDER BY position LIMIT 1",
+                (position,),
+            ).fetchone()
+            if row is None:
+                return
+            yield row
+            position = row[0] + 1
 
     def _find_end(self) -> None:
         row = self._database.reader.execute(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import socket
@@ -21,7 +22,7 @@ from fastpump import server
 from fastpump._commands import Command
 from fastpump.server import _idindex, _membership, _nameindex
 from fastpump.server import store as store_module
-from fastpump.server._database import TABLES
+from fastpump.server._database import INDEX_OF_FORMAT_1, TABLES
 from fastpump.server._idindex import IdIndex
 from fastpump.server.errors import StoreDamaged, StoreFailed
 
@@ -346,6 +347,54 @@ def check_model(client: RawClient, model: dict[str, list[bytes]], random_: rando
         for expected in (-2, start - 1):
             reply = client.write(name, again, expected)
             assert (reply["first_event_number"], reply["commit_position"]) == (start, -1)
+
+
+def make_format_1(path: Path) -> None:
+    """As a file of fastpump 0.1.0 is: another index, no longer understood, over the same log."""
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        for table in ("streams", "runs", "ids", "name_filters", "name_blocks", "state"):
+            connection.execute(f"DROP TABLE {table}")
+        for table in ("id_filters", "id_blocks"):
+            connection.execute(f"DROP TABLE {table}")
+        for table in INDEX_OF_FORMAT_1:
+            connection.execute(f"CREATE TABLE {table} (old INTEGER)")
+            connection.execute(f"INSERT INTO {table} VALUES (7)")
+        connection.execute("PRAGMA user_version = 1")
+        connection.commit()
+
+
+@pytest.mark.usefixtures("index_every")
+def test_a_file_of_an_older_version_gets_a_new_index(path: Path, stream: str) -> None:
+    random_ = random.Random(7)
+    model: dict[str, list[bytes]] = {}
+    with NodeThread(path) as node, node.client() as client:
+        for number in range(60):
+            name = f"{stream}-{number % 17}"
+            events = [event() for _ in range(random_.randint(1, 9))]
+            client.write(name, events)
+            model.setdefault(name, []).extend(e["event_id"] for e in events)
+        client.delete(f"{stream}-3", hard=True)
+        del model[f"{stream}-3"]
+        transaction = client.expect(
+            Command.TransactionStartCompleted,
+            Command.TransactionStart,
+            event_stream_id=f"{stream}-5",
+            expected_version=-2,
+        )["transaction_id"]
+        committed = event()
+        fields = {"transaction_id": transaction}
+        client.ask(Command.TransactionWrite, **fields, events=[committed])
+        client.ask(Command.TransactionCommit, **fields)
+        model[f"{stream}-5"].append(committed["event_id"])
+    make_format_1(path)
+    for _ in range(2):
+        with NodeThread(path) as node, node.client() as client:
+            check_model(client, model, random_)
+            assert client.forward(f"{stream}-3").result == 2
+            name = f"{stream}-1"
+            more = event()
+            client.write(name, [more])
+            model[name].append(more["event_id"])
 
 
 @pytest.mark.usefixtures("index_every")
