@@ -85,6 +85,3 @@ __all__ += exceptions.__all__
 __all__ += filters.__all__
 __all__ += messages.__all__
 __all__ += publisher.__all__
-
-# A program that does not set up logging gets nothing of it on its standard error.
-logging.getLogger("fastpump").addHandler(logging.NullHandler())
