@@ -30,10 +30,10 @@ Start = Callable[..., subprocess.Popen[str]]
 class Served:
     """A running `fastpump serve`."""
 
-    def __init__(self, path: Path | None, cwd: Path) -> None:
+    def __init__(self, cwd: Path, path: Path | None = None, *options: str) -> None:
         file = [] if path is None else ["--path", str(path)]
         self.process = subprocess.Popen(
-            [*FASTPUMP, "serve", "--port", "0", *file],
+            [*FASTPUMP, "serve", "--port", "0", *file, *options],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -44,6 +44,9 @@ class Served:
         self.address = self.process.stdout.readline().strip()
         self.host, _, port = self.address.rpartition(":")
         self.port = int(port)
+
+        if "--development-tls" in options:
+            _, _, self.ca_file = self.process.stdout.readline().strip().partition(" ")
 
     @property
     def options(self) -> list[str]:

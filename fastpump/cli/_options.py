@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
 
 import click
 
@@ -16,45 +18,99 @@ DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 1113
 """The port Event Store listens on for TCP clients unless told otherwise."""
 
-Command = TypeVar("Command", bound=Callable[..., Any])
-
 
 @dataclass(frozen=True)
 class Server:
-    """Which node to talk to, and as whom (nobody in particular if `username` is None)."""
+    """Where events go to or come from, and as whom: what the options say about it."""
 
-    host: str
-    port: int
+    connection_string: str | None
+    host: str | None
+    port: int | None
+    tls: bool
+    ca_file: str | None
     username: str | None
-    password: str | None
+    password: str | None = None
+
+    def with_password(self) -> Server:
+        """The same with the user's password; asks for it if the environment has none."""
+        if self.username is None:
+            return self
+        password = os.environ.get(PASSWORD_VARIABLE)
+        if password is None:
+            password = click.prompt(f"Password of {self.username}", hide_input=True, err=True)
+        return replace(self, password=password)
 
     def connect(self) -> fastpump.Client:
-        """A client for this node; it connects when entered as a context manager."""
-        return fastpump.connect(
-            self.host, self.port, username=self.username, password=self.password
-        )
+        """A client; it connects when entered as a context manager.
+
+        Raises:
+            UsageError: what the options say cannot be.
+        """
+        given: dict[str, Any] = {}
+        if self.tls or self.ca_file is not None:
+            given |= {"tls": True, "ca_file": self.ca_file}
+        if self.username is not None:
+            given |= {"username": self.username, "password": self.password}
+        if self.connection_string is not None:
+            return fastpump.connect_to(self.connection_string, **given)
+        return fastpump.connect(self.host or DEFAULT_HOST, self.port or DEFAULT_PORT, **given)
 
 
-def server_options(command: Command) -> Command:
-    """Add --host, --port and --username; `server_from` makes a `Server` of their values."""
-    username = click.option(
+_SERVER_OPTIONS = (
+    click.option("--host", metavar="HOST", help=f"The node's address. Default: {DEFAULT_HOST}."),
+    click.option(
+        "--port",
+        type=click.IntRange(1, 65535),
+        help=f"The node's TCP port. Default: {DEFAULT_PORT}.",
+    ),
+    click.option(
+        "--connection-string",
+        metavar="STRING",
+        help="Instead of a host and a port: where to connect to and how, for instance "
+        "discover://cluster.example:2113 for whichever node of a cluster may be used.",
+    ),
+    click.option("--tls", is_flag=True, help="Speak TLS, and verify the node's certificate."),
+    click.option(
+        "--ca-file",
+        type=click.Path(exists=True, dir_okay=False),
+        metavar="PEM",
+        help="Speak TLS, and verify it with these certificates instead of the system's.",
+    ),
+    click.option(
         "--username",
         metavar="NAME",
         help=f"Act as this user. The password is taken from the environment variable "
         f"{PASSWORD_VARIABLE}, or asked for.",
-    )
-    port = click.option(
-        "--port", type=click.IntRange(1, 65535), default=DEFAULT_PORT, show_default=True
-    )
-    host = click.option("--host", default=DEFAULT_HOST, show_default=True)
-    return host(port(username(command)))
+    ),
+)
 
 
-def server_from(host: str, port: int, username: str | None) -> Server:
-    """The node to talk to; asks for the user's password if the environment has none."""
-    password = None
-    if username is not None:
-        password = os.environ.get(PASSWORD_VARIABLE)
-        if password is None:
-            password = click.prompt(f"Password of {username}", hide_input=True, err=True)
-    return Server(host, port, username, password)
+def server_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say where to connect to; the command gets a `Server` as `server`."""
+
+    @functools.wraps(command)
+    def with_server(**options: Any) -> Any:
+        fields = {field: options.pop(field) for field in _FIELDS}
+        if fields["connection_string"] is not None and (fields["host"] or fields["port"]):
+            raise click.UsageError("--connection-string and --host or --port are one too many")
+        return command(server=Server(**fields), **options)
+
+    for option in reversed(_SERVER_OPTIONS):
+        with_server = option(with_server)
+    return with_server
+
+
+_FIELDS = ("connection_string", "host", "port", "tls", "ca_file", "username")
+
+
+@contextlib.contextmanager
+def errors_reported() -> Iterator[None]:
+    """Errors of the client end the command with one line, and name the option that is to blame."""
+    try:
+        yield
+    except fastpump.UsageError as error:
+        problem = str(error).removeprefix(f"{error.argument}: ")
+        option = f"--{error.argument.replace('_', '-')}"
+        raise click.BadParameter(problem, param_hint=option) from error
+    except (OSError, fastpump.exceptions.FastpumpError) as error:
+        raise click.ClickException(str(error)) from error

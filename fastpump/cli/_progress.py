@@ -6,8 +6,8 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -85,14 +85,22 @@ class Display:
         """A line above the bar."""
         self.console.print(text, soft_wrap=True)
 
-    @asynccontextmanager
-    async def live(self, look: Callable[[], Sample]) -> AsyncIterator[None]:
-        """Show what `look` returns, several times a second, as long as this is entered.
+    @contextmanager
+    def log(self) -> Iterator[None]:
+        """As long as this is entered, what the package logs becomes a message.
 
-        What the package logs meanwhile, such as a lost connection, becomes a message.
+        That a connection was lost, for instance.
         """
         handler = _MessageHandler(self)
         LOG.addHandler(handler)
+        try:
+            yield
+        finally:
+            LOG.removeHandler(handler)
+
+    @asynccontextmanager
+    async def live(self, look: Callable[[], Sample]) -> AsyncIterator[None]:
+        """Show what `look` returns, several times a second, as long as this is entered."""
         with self._progress:
             drawing = asyncio.create_task(self._draw_repeatedly(look))
             try:
@@ -100,7 +108,6 @@ class Display:
             finally:
                 drawing.cancel()
                 self._draw(look())
-                LOG.removeHandler(handler)
 
     async def _draw_repeatedly(self, look: Callable[[], Sample]) -> None:
         while True:

@@ -14,6 +14,9 @@ from fastpump.cli._progress import Sample
 SYSTEM_PREFIX = "$"
 """How the types of the server's own events begin."""
 
+SEARCH_WINDOW = 10_000
+"""Events a server looks at for one page where a filter says which are wanted."""
+
 
 def to_line(event: fastpump.Event) -> bytes:
     """An event as one line of NDJSON.
@@ -51,9 +54,9 @@ def _put_body(fields: dict[str, Any], name: str, body: bytes, may_be_json: bool)
 class Replay:
     """Reads a stream, or with `stream` None the log of all events, forwards to its end.
 
-    `start` is an event number or a position. With an `output` every event becomes a line there.
-    Events of the server's own are left out unless `system` is true. The counters may be looked
-    at while it runs.
+    `start` is an event number or a position; a `filter` is for the log only. With an `output` every
+    event becomes a line there. Events of the server's own are left out unless `system` is true.
+    The counters may be looked at while it runs.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class Replay:
         client: fastpump.Client,
         stream: str | None,
         *,
+        filter: fastpump.Filter | None = None,
         start: int | fastpump.Position,
         batch_size: int,
         output: IO[bytes] | None,
@@ -68,6 +72,7 @@ class Replay:
     ) -> None:
         self._client = client
         self._stream = stream
+        self._filter = filter
         self._output = output
         self._system = system
         self._start = start
@@ -116,7 +121,11 @@ class Replay:
         )
         self._end = last.start_position.commit
         async for page in self._client.iter_all_slices(
-            from_position=self._start, batch_size=self._batch_size, resolve_links=False
+            from_position=self._start,
+            batch_size=self._batch_size,
+            resolve_links=False,
+            filter=self._filter,
+            max_search_window=None if self._filter is None else SEARCH_WINDOW,
         ):
             self.next = page.next_position
             yield page

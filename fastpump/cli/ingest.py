@@ -13,7 +13,7 @@ import fastpump
 from fastpump.cli._ingest import Ingest, Plan, Problem
 from fastpump.cli._interrupt import EXIT_CODE
 from fastpump.cli._job import run_until_interrupted
-from fastpump.cli._options import Server, server_from, server_options
+from fastpump.cli._options import Server, errors_reported, server_options
 from fastpump.cli._progress import Display, Figures, Sample
 from fastpump.cli._sources import FORMATS, Source, UnknownFormat
 from fastpump.cli._template import Namer, compile_template
@@ -94,10 +94,8 @@ class Template(click.ParamType[Namer]):
     help="Write the figures of the run into this file, as JSON.",
 )
 def ingest(
+    server: Server,
     files: tuple[str, ...],
-    host: str,
-    port: int,
-    username: str | None,
     stream: Namer,
     type_: Namer,
     id_from: str | None,
@@ -130,11 +128,9 @@ def ingest(
     sources = _open_sources(files, format_, null)
     if len(sources) > 1 and source_name is not None:
         raise click.UsageError("--source-name is for one file only: lines would share their ids")
-    run = _Run(server_from(host, port, username), sources, plan)
-    try:
+    run = _Run(server.with_password(), sources, plan)
+    with errors_reported():
         interrupted = fastpump.run(run.main())
-    except fastpump.exceptions.FastpumpError as error:
-        raise click.ClickException(str(error)) from error
     if summary is not None:
         run.figures().write_to(summary)
     raise SystemExit(run.report(interrupted))
@@ -170,7 +166,8 @@ class _Run:
 
     async def main(self) -> bool:
         """Do the work; True if it was interrupted."""
-        return await run_until_interrupted(self._work(), self._stop)
+        with self.display.log():
+            return await run_until_interrupted(self._work(), self._stop)
 
     async def _work(self) -> None:
         async with self.server.connect() as client:

@@ -16,7 +16,7 @@ import click
 import fastpump
 from fastpump.cli._interrupt import EXIT_CODE
 from fastpump.cli._job import run_until_interrupted
-from fastpump.cli._options import Server, server_from, server_options
+from fastpump.cli._options import Server, errors_reported, server_options
 from fastpump.cli._progress import Display, Figures
 from fastpump.cli._replay import Replay
 
@@ -27,6 +27,19 @@ Start = int | fastpump.Position
 @server_options
 @click.option(
     "--stream", metavar="NAME", help="The stream to read. Default: the log of all events."
+)
+@click.option(
+    "--stream-prefix",
+    multiple=True,
+    metavar="TEXT",
+    help="Of the log only events of streams whose names begin so; may be given several times. "
+    "Needs a server of version 20 or later, and so does --type-prefix.",
+)
+@click.option(
+    "--type-prefix",
+    multiple=True,
+    metavar="TEXT",
+    help="Of the log only events whose types begin so; likewise.",
 )
 @click.option(
     "--from",
@@ -64,10 +77,10 @@ Start = int | fastpump.Position
     help="Write the figures of the run into this file, as JSON.",
 )
 def replay(
-    host: str,
-    port: int,
-    username: str | None,
+    server: Server,
     stream: str | None,
+    stream_prefix: tuple[str, ...],
+    type_prefix: tuple[str, ...],
     from_: str | None,
     format_: str,
     output: Path | None,
@@ -85,16 +98,16 @@ def replay(
     Example: fastpump replay --stream aircraft-N14228 -o aircraft.ndjson
     """
     start = _start(from_, stream)
-    run = _Run(server_from(host, port, username), stream, start, batch_size, system)
-    try:
-        with _open_output(format_, output) as file:
-            interrupted = fastpump.run(run.main(file))
-    except BrokenPipeError:
-        # Whoever read our output has seen enough; nothing may be flushed into it at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(1) from None
-    except (OSError, fastpump.exceptions.FastpumpError) as error:
-        raise click.ClickException(str(error)) from error
+    wanted = _filter(stream, stream_prefix, type_prefix)
+    run = _Run(server.with_password(), stream, wanted, start, batch_size, system)
+    with errors_reported():
+        try:
+            with _open_output(format_, output) as file:
+                interrupted = fastpump.run(run.main(file))
+        except BrokenPipeError:
+            # Whoever read our output has seen enough; nothing may be flushed into it at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise SystemExit(1) from None
     if summary is not None:
         run.figures().write_to(summary)
     raise SystemExit(run.report(interrupted))
@@ -116,6 +129,21 @@ def _start(text: str | None, stream: str | None) -> Start:
     return fastpump.Position(commit, prepare)
 
 
+def _filter(
+    stream: str | None, stream_prefix: tuple[str, ...], type_prefix: tuple[str, ...]
+) -> fastpump.Filter | None:
+    if not stream_prefix and not type_prefix:
+        return None
+    if stream is not None:
+        raise click.UsageError("--stream is read as a whole: prefixes are for the log")
+    if stream_prefix and type_prefix:
+        raise click.UsageError("--stream-prefix and --type-prefix are one too many")
+    with errors_reported():
+        if stream_prefix:
+            return fastpump.Filter.stream_prefix(*stream_prefix)
+        return fastpump.Filter.event_type_prefix(*type_prefix)
+
+
 @contextlib.contextmanager
 def _open_output(format_: str, output: Path | None) -> Iterator[IO[bytes] | None]:
     if format_ == "none":
@@ -134,6 +162,7 @@ class _Run:
 
     server: Server
     stream: str | None
+    filter: fastpump.Filter | None
     start: Start
     batch_size: int
     system: bool
@@ -143,13 +172,15 @@ class _Run:
 
     async def main(self, output: IO[bytes] | None) -> bool:
         """Do the work; True if it was interrupted."""
-        return await run_until_interrupted(self._work(output), self._stop)
+        with self.display.log():
+            return await run_until_interrupted(self._work(output), self._stop)
 
     async def _work(self, output: IO[bytes] | None) -> None:
         async with self.server.connect() as client:
             self.engine = Replay(
                 client,
                 self.stream,
+                filter=self.filter,
                 start=self.start,
                 batch_size=self.batch_size,
                 output=output,

@@ -16,8 +16,8 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Served]]:
     """Start nodes; whatever still runs at the end is stopped."""
     running: list[Served] = []
 
-    def start(path: Path | None = None) -> Served:
-        running.append(Served(path, tmp_path))
+    def start(path: Path | None = None, *options: str) -> Served:
+        running.append(Served(tmp_path, path, *options))
         return running[-1]
 
     yield start
@@ -29,6 +29,12 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Served]]:
 def node(serve: Callable[..., Served]) -> Served:
     """A node in memory."""
     return serve()
+
+
+@pytest.fixture
+def secure_node(serve: Callable[..., Served]) -> Served:
+    """One that speaks TLS; its `ca_file` is what to verify it with."""
+    return serve(None, "--development-tls")
 
 
 @pytest.fixture

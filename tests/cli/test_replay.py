@@ -112,6 +112,23 @@ class TestTheLog:
         done = run("replay", *node.options, *ADMIN, "--from", f"{commit}/{prepare}")
         assert lines(done.stdout) == found[2:]
 
+    @pytest.mark.parametrize(
+        ("options", "found"),
+        [
+            (["--stream-prefix", "account-"], ["account-1", "account-2"]),
+            (["--stream-prefix", "account-1", "--stream-prefix", "b"], ["account-1", "b"]),
+            (["--type-prefix", "ot"], ["b"]),
+            (["--type-prefix", "ot", "--type-prefix", "t"], ["account-1", "b", "account-2"]),
+            (["--type-prefix", "nothing"], []),
+        ],
+    )
+    def test_filtered(self, node: Served, run: Run, options: list[str], found: list[str]) -> None:
+        publish(node, "account-1", *numbered(1))
+        publish(node, "b", fastpump.NewEvent("other", data={}))
+        publish(node, "account-2", *numbered(1))
+        done = run("replay", *node.options, *ADMIN, *options, "--batch-size", "1")
+        assert [line["stream"] for line in lines(done.stdout)] == found
+
     def test_system_events_on_request(self, node: Served, run: Run) -> None:
         publish(node, "a", *numbered(1))
         done = run("replay", *node.options, *ADMIN, "--system")
@@ -169,6 +186,10 @@ def test_a_reader_that_has_seen_enough(node: Served, tmp_path: Path) -> None:
         ["--from", "1/2"],
         ["--format", "xml"],
         ["--batch-size", "5000"],
+        ["--stream", "s", "--stream-prefix", "t"],
+        ["--stream", "s", "--type-prefix", "t"],
+        ["--stream-prefix", "s", "--type-prefix", "t"],
+        ["--stream-prefix", ""],
     ],
 )
 def test_wrong_usage(arguments: list[str]) -> None:
