@@ -277,7 +277,7 @@ class Dispatcher:
             waiter = self._next_in_queue()
             if not waiter.done():
                 waiter.set_exception(OperationExpired(None, self._queue_timeout))
-        if self.is_full:
+        if self.is_full or self._queue:  # somebody may not have used a place
             self._admit()
 
     def _is_unsent(self, operation: Operation) -> bool:
@@ -330,6 +330,7 @@ class Dispatcher:
                 self._admit()
             raise
         self._admitted -= 1
+        self.is_full = self._paused  # for this caller, until it has started its operation
 
     def _admit(self) -> None:
         places = self._max_in_flight - len(self._operations) - self._admitted

@@ -13,6 +13,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -26,6 +27,7 @@ from fastpump.exceptions import (
     ClientClosed,
     ConnectFailed,
     FastpumpError,
+    OperationExpired,
     PublishFailed,
     PublishFailure,
     ServerError,
@@ -429,7 +431,8 @@ class Publisher:
         dispatcher, ready = self._dispatcher, self._packer.ready
         while ready:
             if dispatcher.is_full:
-                await dispatcher.room()
+                with suppress(OperationExpired):  # nothing was asked for that could expire
+                    await dispatcher.room()
                 self._settle_answers()
             else:
                 self._start(ready.popleft())

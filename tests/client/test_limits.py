@@ -9,6 +9,7 @@ import pytest
 from client.calls import Call, answer, every_call
 from client.peer import Link, Request, connected, eventually, outcome, reply_to, serving, soon
 
+from fastpump import NewEvent
 from fastpump.exceptions import (
     ConnectionLost,
     OperationExpired,
@@ -199,3 +200,39 @@ async def test_conn_10_a_place_that_was_not_used_is_not_lost() -> None:
         await asyncio.wait(calls)
         assert [call.cancelled() for call in calls] == [False, True, True, True, True, False]
         await eventually(lambda: client.stats().in_flight == 0)
+
+
+async def test_conn_10_a_publisher_among_other_callers() -> None:
+    async with connected(max_in_flight=1) as (client, link, _), serving(link, reply_to) as requests:
+        async with client.publisher(max_batch_events=1) as publisher:
+            calls = [soon(client.ping()) for _ in range(20)]
+            for number in range(10):
+                await publisher.send(f"s-{number % 3}", NewEvent("t"))
+            await publisher.flush()
+        await asyncio.gather(*calls)
+        assert [request.command for request in requests].count("WriteEvents") == 10
+
+
+async def test_conn_09_a_publisher_does_not_expire() -> None:
+    async with connected(max_in_flight=1, queue_timeout=0.05) as (client, link, _):
+        first = soon(client.ping())
+        request = await link.expect("Ping")
+        async with client.publisher(max_delay=0) as publisher:
+            await publisher.send("s", NewEvent("t"))
+            await asyncio.sleep(0.3)
+            link.reply(request)
+            await first
+            async with serving(link, reply_to):
+                await publisher.flush()
+
+
+async def test_conn_10_a_place_that_is_not_taken_goes_to_the_next() -> None:
+    async with connected(max_in_flight=1) as (client, link, _):
+        dispatcher = client._dispatcher
+        assert dispatcher is not None
+        first = soon(client.ping())
+        request = await link.expect("Ping")
+        leaving, last = soon(dispatcher.room()), soon(client.ping())
+        link.reply(request)
+        link.reply(await link.expect("Ping"))
+        await asyncio.gather(first, leaving, last)
