@@ -81,8 +81,9 @@ $(STAMPS)/debug $(STAMPS)/sanitized: $(STAMPS)/%: $(STAMPS)/dev $(PACKAGING) $(S
 	@mkdir -p $(@D) && touch $@
 
 # Started in the folder of the build, where also what the tests start finds it first. Python's own
-# allocator would hide the ends of objects from the sanitizer. Whichever process has a finding, it
-# leaves a file, and that fails the run; libstdc++ has to be there before anything can throw.
+# allocator would hide the ends of objects from the sanitizer. A finding ends the process; one of
+# AddressSanitizer leaves a file, too, so that no process of a test can hide it. libstdc++ has to be
+# there before anything can throw.
 run_suite = cd build/$(1)/lib && $(2) FASTPUMP_TEST_BUILD=$(1) PYTHONPATH=$(CURDIR)/build/$(1)/lib \
 	$(CURDIR)/$(DEV)/bin/pytest -c $(CURDIR)/pyproject.toml $(addprefix $(CURDIR)/,$(TESTS))
 SANITIZER = PYTHONMALLOC=malloc \

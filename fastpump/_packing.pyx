@@ -82,9 +82,9 @@ cdef class Batch:
     cdef int add(self, const void* prepared) except -1:
         cdef const Part* part = <const Part*>prepared
         cdef Py_ssize_t size = size_of_bytes_field(part.size)
+        invariant(self.frame is None)      # `memory` is gone then
         if self.size + size > self.capacity:
             self.reserve(self.size + size)
-        invariant(self.frame is None)
         cdef unsigned char* end = write_part(self.events_start + self.size, 3, part)
         self.size = end - self.events_start
         invariant(self.size <= self.capacity)

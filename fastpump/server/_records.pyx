@@ -53,12 +53,15 @@ cdef enum:
     STREAM_EVENT_APPEARED = 0xC2
 
 
-cdef inline str text_of(const unsigned char* start, Py_ssize_t size):
-    return PyUnicode_DecodeUTF8(<const char*>start, size, NULL)
-
-
 cdef int damaged() except -1:
     raise StoreDamaged("the log holds bytes that are not events")
+
+
+cdef str text_of(const unsigned char* start, Py_ssize_t size):
+    try:
+        return PyUnicode_DecodeUTF8(<const char*>start, size, NULL)
+    except UnicodeDecodeError:
+        damaged()
 
 
 cdef int open_segment(bytes segment, Py_ssize_t offset, Cursor* c) except -1:
@@ -295,7 +298,7 @@ def runs_of(bytes segment not None):
         take_name(&record, &name, &name_size, &number)
         if (
             count
-            and number == first + count
+            and number - count == first    # the sum might overflow: behind a tombstone it does
             and name_size == last_size
             and memcmp(name, last_name, name_size) == 0
         ):
@@ -323,6 +326,8 @@ cdef int take_name(
     name[0] = record.pos
     record.pos += size[0]
     if read_tag(record, &tag) != WIRE_OK or tag != 0x10 or read_int64(record, number) != WIRE_OK:
+        damaged()
+    if number[0] < 0:
         damaged()
     return 0
 
