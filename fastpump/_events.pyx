@@ -15,6 +15,7 @@ import orjson
 cimport cython
 from cpython.buffer cimport PyBUF_READ
 from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.datetime cimport import_datetime, timedelta_new
 from cpython.memoryview cimport PyMemoryView_FromMemory
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
@@ -26,6 +27,9 @@ from fastpump._varint cimport TYPE_BYTES, TYPE_VARINT, Cursor, write_varint
 from fastpump._position import Position
 
 cdef int64_t TICKS_TO_EPOCH = 621355968000000000           # ticks from 0001-01-01 to 1970-01-01
+cdef int64_t DAY = 86_400_000_000                          # in microseconds
+
+import_datetime()
 
 cdef object EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 cdef object EMPTY_ID = UUID(int=0)
@@ -33,7 +37,7 @@ cdef object loads = orjson.loads
 
 
 cdef object time_of(const Record* r):
-    cdef int64_t microseconds
+    cdef int64_t microseconds, days
     if r.created:
         # Each divided for itself: C rounds a negative quotient towards zero.
         microseconds = r.created // 10 - TICKS_TO_EPOCH // 10
@@ -41,7 +45,11 @@ cdef object time_of(const Record* r):
         microseconds = r.created_epoch * 1000
     else:
         return None
-    return EPOCH + timedelta(microseconds=microseconds)
+    days = microseconds // DAY
+    microseconds -= days * DAY             # of the day, before 1970 negative
+    return EPOCH + timedelta_new(
+        <int>days, <int>(microseconds // 1_000_000), <int>(microseconds % 1_000_000)
+    )
 
 
 cdef object id_of(EventTable page, const Record* r):
