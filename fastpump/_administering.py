@@ -97,7 +97,14 @@ class Administering(Reading, Writing):
 
         >>> await client.set_stream_metadata("account-7", StreamMetadata(max_count=1000))
         """
-        raw = metadata.to_json() if isinstance(metadata, StreamMetadata) else metadata or b""
+        if isinstance(metadata, StreamMetadata):
+            raw = metadata.to_json()
+        elif metadata is None or isinstance(metadata, bytes):
+            raw = metadata or b""
+        else:
+            raise UsageError(
+                "metadata", f"must be StreamMetadata, bytes or None, not {metadata!r:.80}"
+            )
         event = NewEvent("$metadata", data=Json(raw))
         return await self.publish(metastream_of(stream), [event], expected_version, require_master)
 
@@ -110,8 +117,15 @@ class Administering(Reading, Writing):
             user_stream_acl: for streams whose name does not begin with "$".
             system_stream_acl: for those whose name does.
         """
-        acls = {"$userStreamAcl": user_stream_acl, "$systemStreamAcl": system_stream_acl}
-        content = {key: acl.to_json() for key, acl in acls.items() if acl is not None}
+        content = {}
+        for argument, key, acl in (
+            ("user_stream_acl", "$userStreamAcl", user_stream_acl),
+            ("system_stream_acl", "$systemStreamAcl", system_stream_acl),
+        ):
+            if isinstance(acl, Acl):
+                content[key] = acl.to_json()
+            elif acl is not None:
+                raise UsageError(argument, f"must be an Acl or None, not {acl!r:.80}")
         return await self.publish_event("$settings", "$settings", content)
 
 

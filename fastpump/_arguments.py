@@ -13,6 +13,7 @@ from fastpump.messages import (
     MAX_READ_COUNT,
     Credential,
     ExpectedVersion,
+    NewEventData,
     Position,
     PositionSentinel,
     StreamDirection,
@@ -41,6 +42,8 @@ async def collect(events: Iterable[Any] | AsyncIterable[Any]) -> list[Any]:
     """All events of an iterable or asynchronous iterable."""
     if isinstance(events, list):
         return events
+    if isinstance(events, NewEventData):
+        raise UsageError("events", "must be an iterable of events, not one: write [event]")
     if isinstance(events, AsyncIterable):
         return [event async for event in events]
     if not isinstance(events, Iterable):
@@ -55,6 +58,12 @@ def check_number(argument: str, value: int, lowest: int, highest: int = MAX_NUMB
         raise UsageError(argument, f"must be a whole number, not {value!r:.80}") from None
     if not lowest <= number <= highest:
         raise UsageError(argument, f"must be {lowest} to {highest}, not {number}")
+
+
+def check_callback(argument: str, callback: object) -> None:
+    """It can be called, or is None."""
+    if callback is not None and not callable(callback):
+        raise UsageError(argument, f"must be a function, not {callback!r:.80}")
 
 
 def check_name(argument: str, name: str) -> None:

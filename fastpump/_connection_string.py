@@ -89,7 +89,7 @@ def _pairs(text: str) -> Iterator[tuple[str, str]]:
         end = text.find("=", at)
         key = text[at:end].strip()
         if end < 0 or ";" in key:
-            _refuse("has a part without '='")
+            _refuse("has a part without '='; an address is written as tcp://host:port")
         at = end + 1
         while text[at : at + 1].isspace():
             at += 1

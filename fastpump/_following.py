@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fastpump._arguments import (
     MAX_INT32,
+    check_callback,
     check_count,
     check_name,
     check_number,
@@ -13,7 +14,6 @@ from fastpump._arguments import (
 from fastpump._logs import AllLog, FilteredLog, StreamLog
 from fastpump._reading import Forward, Reading
 from fastpump._reads import FilteredRead, StreamRead
-from fastpump.exceptions import UsageError
 from fastpump.filters import Filter
 from fastpump.messages import Beginning, End, Position, PositionSentinel
 from fastpump.subscriptions import BUFFER_BYTES, BUFFER_EVENTS, OnCheckpoint, Subscription
@@ -136,8 +136,7 @@ class Following(Reading):
 def _check_checkpoints(interval: int, on_checkpoint: OnCheckpoint | None) -> None:
     if interval != -1:
         check_number("checkpoint_interval", interval, 1, MAX_INT32)
-    if on_checkpoint is not None and not callable(on_checkpoint):
-        raise UsageError("on_checkpoint", f"must be a function, not {on_checkpoint!r:.80}")
+    check_callback("on_checkpoint", on_checkpoint)
 
 
 def _check_buffer(events: int, size: int) -> None:

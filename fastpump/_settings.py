@@ -90,6 +90,10 @@ _RULES: dict[str, Rule] = {
         f"{SHORTEST_FRAME} to {LONGEST_FRAME} bytes",
     ),
     "require_master": _FLAG,
+    "target_host": (
+        lambda value: value is None or (isinstance(value, str) and value != ""),
+        "a name, or None for that of the node",
+    ),
 }
 
 
@@ -100,6 +104,10 @@ def context_for(
     validate_server: bool = True,
 ) -> ssl.SSLContext | None:
     """The context that these arguments of `connect` ask for; None to speak plainly."""
+    if not isinstance(tls, (bool, ssl.SSLContext)):
+        raise UsageError("tls", f"must be True, False or an ssl.SSLContext, not {tls!r:.80}")
+    if not isinstance(validate_server, bool):
+        raise UsageError("validate_server", f"must be True or False, not {validate_server!r:.80}")
     details = {"ca_file": ca_file is not None, "validate_server": not validate_server}
     if isinstance(tls, ssl.SSLContext):
         _refuse_details(details, "belongs into the context that is given as tls")
@@ -111,7 +119,7 @@ def context_for(
         raise UsageError("ca_file", "has no effect with validate_server=False")
     try:
         context = ssl.create_default_context(cafile=ca_file)
-    except OSError as error:
+    except (OSError, TypeError) as error:
         raise UsageError("ca_file", f"{ca_file} cannot be used: {error}") from error
     if not validate_server:
         context.check_hostname = False

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterable, Iterable
 from typing import Any
 from uuid import UUID
 
-from fastpump._arguments import check_expected_version, check_number, collect
+from fastpump._arguments import check_callback, check_expected_version, check_number, collect
 from fastpump._operations import WriteEvents
 from fastpump._requesting import Requesting
 from fastpump._requests import encode_write_event, encode_write_events
@@ -188,6 +188,10 @@ class Writing(Requesting):
         check_number("max_in_flight_bytes", max_in_flight_bytes, 1)
         if not isinstance(max_delay, (int, float)) or not max_delay >= 0:
             raise UsageError("max_delay", f"must be 0 seconds or more, not {max_delay!r:.80}")
+        check_callback("on_result", on_result)
+        check_callback("on_failure", on_failure)
+        if guard is not None and not isinstance(guard, Guard):
+            raise UsageError("guard", f"must be a Guard, not {guard!r:.80}")
         return Publisher(
             dispatcher,
             self._loop,

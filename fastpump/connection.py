@@ -22,7 +22,7 @@ from fastpump._statistics import ClientStats
 from fastpump.connection_events import ConnectionEvent, Listeners
 from fastpump.discovery import RetryPolicy, Selector, prefer_read_only_replica, select_random
 from fastpump.exceptions import ClientClosed, UsageError
-from fastpump.messages import Credential, Token
+from fastpump.messages import Credential, Token, utf8_of
 from fastpump.telemetry import Telemetry
 
 __all__ = ["ActingClient", "Client", "ClientStats", "connect", "connect_to"]
@@ -242,8 +242,10 @@ def connect(
     """
     if loop is not None:
         warnings.warn("loop has no effect", DeprecationWarning, stacklevel=2)
-    if name is not None and not isinstance(name, str):
-        raise UsageError("name", f"must be a str, not {name!r:.80}")
+    if name is not None:
+        utf8_of("name", name)
+    if telemetry is not None and not isinstance(telemetry, Telemetry):
+        raise UsageError("telemetry", f"must be a Telemetry, not {telemetry!r:.80}")
     settings = ConnectionSettings(
         connect_timeout=connect_timeout,
         operation_timeout=operation_timeout,

@@ -35,13 +35,24 @@ LOWEST = {"max_age": 1, "max_count": 1, "truncate_before": 0, "cache_control": 1
 
 @dataclass(frozen=True)
 class Acl:
-    """Who may do what. None leaves a right to the system's settings; an empty list to nobody."""
+    """Who may do what. None leaves a right to the system's settings; an empty list to nobody.
+
+    Raises:
+        UsageError: roles are neither a str nor a sequence of them.
+    """
 
     read: Roles = None
     write: Roles = None
     delete: Roles = None
     meta_read: Roles = None
     meta_write: Roles = None
+
+    def __post_init__(self) -> None:
+        for name in ACL_KEYS:
+            roles = getattr(self, name)
+            is_sequence = isinstance(roles, Sequence) and not isinstance(roles, bytes)
+            if roles is not None and not (is_sequence and all(isinstance(r, str) for r in roles)):
+                raise UsageError(name, f"must be a str or a sequence of them, not {roles!r:.80}")
 
     def to_json(self) -> dict[str, Any]:
         rights = {key: getattr(self, name) for name, key in ACL_KEYS.items()}
@@ -54,16 +65,10 @@ class Acl:
     @classmethod
     def from_json(cls, rights: Mapping[str, Any]) -> Acl:
         """Raises ValueError if `rights` is not such an object."""
-        return cls(**{name: _roles(rights.get(key)) for name, key in ACL_KEYS.items()})
-
-
-def _roles(value: Any) -> list[str] | None:
-    if value is None:
-        return None
-    roles = [value] if isinstance(value, str) else value
-    if not isinstance(roles, list) or not all(isinstance(role, str) for role in roles):
-        raise ValueError(f"the roles {value!r:.80} are neither a string nor a list of strings")
-    return roles
+        found = {name: rights.get(key) for name, key in ACL_KEYS.items()}
+        return cls(
+            **{n: [roles] if isinstance(roles, str) else roles for n, roles in found.items()}
+        )
 
 
 @dataclass(frozen=True)
@@ -100,7 +105,10 @@ class StreamMetadata:
         content = {key: value for key, value in limits.items() if value is not None}
         if self.acl is not None:
             content["$acl"] = self.acl.to_json()
-        return orjson.dumps({**content, **self.custom})
+        try:
+            return orjson.dumps({**content, **self.custom})
+        except TypeError as error:
+            raise UsageError("custom", f"cannot be made JSON: {error}") from error
 
     @classmethod
     def from_json(cls, data: bytes) -> StreamMetadata:

@@ -177,6 +177,14 @@ def test_meta_11_limits_are_checked(name: str, value: object) -> None:
         StreamMetadata(**{name: value})  # type: ignore[arg-type]  # the point of this test
 
 
+@pytest.mark.parametrize("right", ["read", "write", "delete", "meta_read", "meta_write"])
+@pytest.mark.parametrize("roles", [7, b"ops", ["ops", 7], {"ops": 1}])
+def test_meta_11_roles_are_checked(right: str, roles: object) -> None:
+    with pytest.raises(UsageError) as caught:
+        Acl(**{right: roles})  # type: ignore[arg-type]
+    assert caught.value.argument == right
+
+
 @pytest.mark.parametrize("name", ["max_age", "max_count", "cache_control"])
 def test_meta_11_limits_of_0(name: str) -> None:
     with pytest.raises(UsageError, match=name):

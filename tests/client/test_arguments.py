@@ -11,7 +11,15 @@ import pytest
 from client.peer import Link, connected, outcome, soon
 
 import fastpump
-from fastpump import ExpectedVersion, Filter, Json, NewEvent, Position, StreamDirection
+from fastpump import (
+    ExpectedVersion,
+    Filter,
+    Json,
+    NewEvent,
+    Position,
+    StreamDirection,
+    StreamMetadata,
+)
 from fastpump.exceptions import UsageError
 
 Client = fastpump.Client
@@ -74,12 +82,16 @@ case("id", "zero", lambda c: c.publish_event("s", "t", id=UUID(int=0)))
 case("id", "text", lambda c: c.publish_event("s", "t", id=str(uuid4())))  # type: ignore[arg-type]
 case("id", "in a tuple", lambda c: c.publish("s", [(7, "t", None, None)]))  # type: ignore[list-item]
 
-for what, events in {"None": None, "number": 7, "object": Unspeakable()}.items():
+for what, events in {
+    "None": None,
+    "number": 7,
+    "object": Unspeakable(),
+    "one event": NewEvent("t"),
+}.items():
     wrong = events
     case("events", what, lambda c, e=wrong: c.publish("s", e))
 for what, events in {
     "text": "abc",
-    "one event": NewEvent("t"),
     "None inside": [None],
     "dict": {"a": 1},
     "short tuple": [(None, "t")],
@@ -167,6 +179,20 @@ case("max_search_window", "without a filter", lambda c: c.get_all(max_search_win
 for what, wanted in {"text": "a", "True": True, "list": ["a"]}.items():
     wrong = wanted
     case("filter", what, lambda c, f=wrong: c.get_all(filter=f))
+
+for what, metadata in {"dict": {"$maxCount": 1}, "number": 7, "text": "{}"}.items():
+    wrong = metadata
+    case("metadata", f"{what}, of a stream", lambda c, m=wrong: c.set_stream_metadata("s", m))
+case(
+    "custom",
+    "object",
+    lambda c: c.set_stream_metadata("s", StreamMetadata(custom={"a": Unspeakable()})),
+)
+wrong = {"$r": "$all"}
+case("user_stream_acl", "dict", lambda c: c.set_system_settings(wrong))
+case("system_stream_acl", "dict", lambda c: c.set_system_settings(None, wrong))
+for argument in ("on_result", "on_failure", "guard"):
+    case(argument, "number", lambda c, a=argument: c.publisher(**{a: 7}))
 
 case("body", "over the limit", lambda c: c.publish_event("s", "t", bytes(LIMIT - 1)))
 case("body", "type counts twice", lambda c: c.publish_event("s", "ttt", bytes(LIMIT - 5)))
