@@ -6,11 +6,14 @@ import asyncio
 import gc
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import datetime
 from typing import Any
 from uuid import uuid4
 
+import orjson
 import pytest
 from client.peer import eventually, outcome, soon
+from client.proxy import CuttingProxy
 
 import fastpump
 import fastpump.server
@@ -454,7 +457,11 @@ async def test_psub_22_park() -> None:
             links = await parked(client, 20)
             assert {link.type for link in links} == {"$>"}
             assert [link.data for link in links] == [b"%d@s" % number for number in range(20)]
-            assert "größer" in links[0].metadata.decode()
+            for number, link in enumerate(links):
+                told = orjson.loads(link.metadata)
+                assert told["reason"].endswith("größer")
+                assert told.get("subscriptionEventNumber", 0) == number
+                assert datetime.fromisoformat(told["added"])
             assert await gets_nothing(subscription, client)
 
 
@@ -584,18 +591,27 @@ async def test_psub_28_pinned() -> None:
             assert not got[0] & got[1]
 
 
-@pytest.mark.parametrize("how", ["leaves", "is closed"])
+@pytest.mark.parametrize("how", ["leaves", "is closed", "is cut"])
 async def test_psub_29_a_consumer_leaves(how: str) -> None:
-    async with node_and_client() as (node, client):
+    async with (
+        node_and_client() as (node, client),
+        CuttingProxy(node.host, node.port) as proxy,
+        fastpump.connect(proxy.host, proxy.port, max_reconnects=0, **ADMIN) as other,
+    ):
         await create(client)
-        async with client_of(node) as other:
-            leaving = await other.connect_subscription("g", "s")
-            await write(client, "s", 4)
-            events = await take(leaving, 4)
-            await leaving.ack(events[1])
-            async with await client.connect_subscription("g", "s") as staying:
-                await (leaving.unsubscribe() if how == "leaves" else other.close())
-                assert await finish(staying, 3) == [(0, 1), (2, 1), (3, 1)]
+        leaving = await other.connect_subscription("g", "s")
+        await write(client, "s", 4)
+        events = await take(leaving, 4)
+        await leaving.ack(events[1])
+        await other.ping()
+        async with await client.connect_subscription("g", "s") as staying:
+            if how == "leaves":
+                await leaving.unsubscribe()
+            elif how == "is closed":
+                await other.close()
+            else:
+                proxy.cut()
+            assert await finish(staying, 3) == [(0, 1), (2, 1), (3, 1)]
 
 
 async def test_psub_30_checkpoint() -> None:

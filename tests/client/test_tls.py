@@ -3,24 +3,41 @@
 from __future__ import annotations
 
 import ssl
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 import fastpump
 import fastpump.server
-from fastpump import ConnectFailed, UsageError
+from fastpump import ConnectFailed, NewEvent, StreamMetadata, UsageError
+from fastpump.server import _development_certificate
 
 
 async def test_conn_19_everything_works_with_the_right_certificate() -> None:
+    options = {"tls": True, "username": "admin", "password": "changeit"}
     async with (
         fastpump.server.run(tls="development") as node,
-        fastpump.connect(node.host, node.port, tls=True, ca_file=node.ca_file) as client,
+        fastpump.connect(node.host, node.port, ca_file=node.ca_file, **options) as client,
+        await client.subscribe_to("s", start_from=0) as subscription,
     ):
         body = {"text": "x" * 100_000}
         for _ in range(20):
             await client.publish_event("s", "t", body)
         assert [event.json() async for event in client.iter("s", batch_size=5)] == [body] * 20
+        assert [(await anext(subscription.events)).json() for _ in range(20)] == [body] * 20
+        async with client.transaction("s") as transaction:
+            await transaction.write([NewEvent("t", data=body)])
+        async with client.publisher() as publisher:
+            await publisher.send("s", NewEvent("t", data=body))
+        assert len([event async for event in client.iter_all() if event.stream == "s"]) == 22
+        await client.create_subscription("g", "s", start_from=0)
+        async with await client.connect_subscription("g", "s", auto_ack=True) as consumer:
+            assert (await anext(consumer.events)).json() == body
+        await client.set_stream_metadata("s", StreamMetadata(max_count=1))
+        assert (await client.get_stream_metadata("s")).metadata.max_count == 1
+        assert len(await client.get("s")) == 1
+        await client.delete_stream("s")
 
 
 async def test_conn_19_a_context_of_ones_own() -> None:
@@ -53,6 +70,14 @@ async def test_conn_19_a_certificate_that_does_not_verify(target_host: str | Non
             node.host, node.port, tls=True, ca_file=ca_file, target_host=target_host
         )
         with pytest.raises(ConnectFailed, match=r"certificate verify failed"):
+            await client.connect()
+
+
+async def test_conn_19_an_expired_certificate(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_development_certificate, "VALID_FOR", timedelta(minutes=-30))
+    async with fastpump.server.run(tls="development") as node:
+        client = fastpump.connect(node.host, node.port, tls=True, ca_file=node.ca_file)
+        with pytest.raises(ConnectFailed, match=r"certificate has expired"):
             await client.connect()
 
 
