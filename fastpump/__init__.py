@@ -6,6 +6,7 @@ General layout, from the top down; a module imports only from those below it:
     sync               the client for threads and scripts: calls that wait (`_blocking`),
                        on a loop in a thread of its own (`_background`)
     server/            the embedded development node (knows nothing of the client)
+    replay             many streams, or the log in ranges, over several connections
     connection         connect() and Client
     users              who may use a server, managed over HTTP
     persistent_manager    what persistent subscriptions do, asked over HTTP (`_http_manager`)
@@ -47,6 +48,7 @@ from fastpump import (
     messages,
     metadata,
     publisher,
+    replay,
     sync,
 )
 from fastpump._run import run
@@ -57,6 +59,7 @@ from fastpump.messages import *  # noqa: F403
 from fastpump.metadata import Acl, StreamMetadata, StreamMetadataResult
 from fastpump.persistent_settings import PersistentSubscriptionSettings
 from fastpump.publisher import *  # noqa: F403
+from fastpump.replay import *  # noqa: F403
 
 __version__ = "0.1.0"
 
@@ -77,6 +80,7 @@ __all__ = [
     "messages",
     "metadata",
     "publisher",
+    "replay",
     "run",
     "sync",
 ]
@@ -85,3 +89,5 @@ __all__ += exceptions.__all__
 __all__ += filters.__all__
 __all__ += messages.__all__
 __all__ += publisher.__all__
+__all__ += publisher.__all__
+__all__ += replay.__all__

@@ -10,7 +10,7 @@ photon-pump's names and attributes are kept, so that an `except` clause written 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -42,6 +42,7 @@ __all__ = [
     "ProtocolError",
     "PublishFailed",
     "ReadError",
+    "ReplayFailed",
     "RetriesLimitReached",
     "ServerError",
     "StreamDeleted",
@@ -353,6 +354,23 @@ class PublishFailed(FastpumpError):
         )
         self.failures = failures
         self.__cause__ = first.reason
+
+
+class ReplayFailed(FastpumpError):
+    """Some of many streams could not be read; the others were.
+
+    `failures` has the error of each by the stream's name.
+    """
+
+    def __init__(self, failures: Mapping[str, FastpumpError]) -> None:
+        count = len(failures)
+        stream, reason = next(iter(failures.items()))
+        super().__init__(
+            f"{count} {'stream' if count == 1 else 'streams'} could not be read; "
+            f"{stream!r}: {reason}"
+        )
+        self.failures = failures
+        self.__cause__ = reason
 
 
 class SubscriptionCreationFailed(ConversationException):

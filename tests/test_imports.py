@@ -66,7 +66,7 @@ LEVELS = (
         "_connection_string",
     ),
     ("connection", "_http_manager", "users", "persistent_manager"),
-    ("_background", "_blocking", "sync"),
+    ("_background", "_blocking", "replay", "sync"),
     ("server.*",),
     ("__init__",),
     ("cli.*", "__main__"),
