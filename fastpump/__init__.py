@@ -89,5 +89,4 @@ __all__ += exceptions.__all__
 __all__ += filters.__all__
 __all__ += messages.__all__
 __all__ += publisher.__all__
-__all__ += publisher.__all__
 __all__ += replay.__all__
