@@ -32,7 +32,7 @@ General layout, from the top down; a module imports only from those below it:
     guard              at which versions a publisher writes
     connection_events  what a client tells of its connection
     messages, filters  the vocabulary: events, slices, positions, enums; which events are wanted
-    _events, _replies, _requests, _packing, …    bytes (Cython); _cold: rare messages (protobuf)
+    _events, _event_feed, _replies, _requests, …    bytes (Cython); _cold: rare messages (protobuf)
     exceptions
 """
 
