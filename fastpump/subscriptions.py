@@ -226,7 +226,9 @@ class Subscription(Consuming):
         Returns:
             True; or False if the subscription ended before.
         """
-        await self._is_settled.wait()
+        while not (self.is_live or self._over):
+            self._is_settled.clear()  # the connection may be lost, and the loop not know it yet
+            await self._is_settled.wait()
         return not self._over
 
     @property

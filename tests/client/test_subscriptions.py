@@ -325,6 +325,19 @@ async def test_caught_up_again_after_a_reconnect() -> None:
         await following
 
 
+async def test_caught_up_asked_before_the_loop_knows_of_the_loss() -> None:
+    async with node_and_client() as (node, client):
+        async with await client.subscribe_to("s", 0) as subscription:
+            following = soon(follow(subscription, []))
+            assert await subscription.caught_up()
+            node.faults.disconnect()
+            while subscription.is_live:
+                await asyncio.sleep(0)
+            assert await subscription.caught_up()
+            assert subscription.is_live
+        await following
+
+
 async def test_caught_up_of_one_that_cannot_go_on() -> None:
     async with node_and_client() as (_, client):
         await client.delete_stream("s", hard=True)

@@ -16,7 +16,7 @@ without_counts = pytest.mark.skipif(
     reason="callgrind counts, and valgrind is not installed",
 )
 other_build = pytest.mark.skipif(
-    os.environ.get("FASTPUMP_DEBUG") == "1" or os.environ.get("FASTPUMP_SANITIZE") == "1",
+    "FASTPUMP_TEST_BUILD" in os.environ,
     reason="the counts of optimised builds are expected",
 )
 unrecorded = pytest.mark.skipif(
