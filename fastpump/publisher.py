@@ -13,7 +13,6 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -27,7 +26,6 @@ from fastpump.exceptions import (
     ClientClosed,
     ConnectFailed,
     FastpumpError,
-    OperationExpired,
     PublishFailed,
     PublishFailure,
     ServerError,
@@ -381,11 +379,13 @@ class Publisher:
         tasks, self._tasks = self._tasks, set()
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        self._fail_all(ClientClosed("The publisher was closed before the server answered"))
-        failed = self._failures.take()
-        if failed is not None:
-            LOG.error("%s", failed)
+        try:
+            await asyncio.gather(*tasks, return_exceptions=True)
+        finally:
+            self._fail_all(ClientClosed("The publisher was closed before the server answered"))
+            failed = self._failures.take()
+            if failed is not None:
+                LOG.error("%s", failed)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run it beside everything else; an error in it ends the publisher."""
@@ -398,9 +398,11 @@ class Publisher:
             return  # ended by `_end`
         self._tasks.remove(task)
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
-        if error is None:
-            return
-        # A callback's, or a guard's. What was sent may be written; nobody was told.
+        if error is not None:
+            self._break_down(error)
+
+    def _break_down(self, error: BaseException) -> None:
+        """A callback or the guard has raised. What was sent may be written; nobody was told."""
         LOG.error("The publisher has to end: %r", error)
         self._packer.error = self._broken = error
         self._on_result = self._on_failure = None
@@ -430,12 +432,13 @@ class Publisher:
     async def _start_ready(self) -> None:
         dispatcher, ready = self._dispatcher, self._packer.ready
         while ready:
+            self._settle_answers()
             if dispatcher.is_full:
-                with suppress(OperationExpired):  # nothing was asked for that could expire
+                try:
                     await dispatcher.room()
-                self._settle_answers()
-            else:
-                self._start(ready.popleft())
+                except FastpumpError:
+                    continue  # nothing was asked for that could expire; who is closed is not full
+            self._start(ready.popleft())
 
     def _start(self, lane: Lane) -> None:
         """Send the lane's next batch, if there is one and nothing speaks against it."""
@@ -501,7 +504,7 @@ class Publisher:
             numbers = numbers_of(batch, result)
             self._tell(batch, numbers)
             if self._on_result is not None:
-                self._on_result(batch.stream, numbers)
+                self._call(self._on_result, batch.stream, numbers)
         self._packer.finish(lane)
 
     def _fail(self, lane: Lane, batch: Batch, reason: FastpumpError) -> None:
@@ -537,7 +540,7 @@ class Publisher:
             if isinstance(outcome, FastpumpError):
                 self._report(PublishFailure(batch.stream, [event], outcome))
             elif self._on_result is not None:
-                self._on_result(batch.stream, [outcome])
+                self._call(self._on_result, batch.stream, [outcome])
         self._packer.finish(lane)
 
     def _tell(self, batch: Batch, outcomes: Sequence[int | FastpumpError]) -> None:
@@ -555,10 +558,17 @@ class Publisher:
         if self._on_failure is None:
             self._failures.add(failure)
         else:
-            self._on_failure(failure)
+            self._call(self._on_failure, failure)
+
+    def _call(self, callback: Callable[..., None], *arguments: Any) -> None:
+        """What it raises ends the publisher, before whoever waits for the last answer goes on."""
+        try:
+            callback(*arguments)
+        except Exception as error:
+            self._break_down(error)
 
     def _forget(self, batch: Batch) -> None:
-        """The batch has ended, in whatever way. Callbacks come after that: they may raise."""
+        """The batch has ended, in whatever way."""
         self._packer.let_go(batch)
         for on_answered in batch.on_answered or ():
             on_answered()

@@ -339,6 +339,16 @@ class TestBackPressure:
                 assert publisher.stats.acknowledged == 200
 
 
+    @pytest.mark.parametrize("places", [1, 2])
+    async def test_few_places_for_operations(self, places: int) -> None:
+        streams = Streams()
+        async with connected(max_in_flight=places) as (client, link, _):
+            async with serving(link, streams.answer), client.publisher() as publisher:
+                for event in events(50):
+                    await publisher.send(f"s{event.id.int % 7}", event)
+        assert publisher.stats.acknowledged == 50
+
+
 class TestResults:
     async def test_tracked(self) -> None:
         async with publishing(max_batch_events=3) as (publisher, _):
@@ -499,6 +509,21 @@ class TestFailures:
                         await asyncio.sleep(0)
             assert publisher.stats.waiting == 0
             await client.ping()
+
+    @pytest.mark.parametrize("flushes", [False, True])
+    @pytest.mark.parametrize("refused", [{}, {"s": DENIED}], ids=["written", "refused"])
+    async def test_a_callback_that_raises_for_the_last_batch(
+        self, refused: dict[str, int], flushes: bool
+    ) -> None:
+        def break_down(*_: Any) -> None:
+            raise ZeroDivisionError
+
+        callbacks = {"on_result": break_down, "on_failure": break_down}
+        with pytest.raises(ZeroDivisionError):
+            async with publishing(refused, **callbacks) as (publisher, _):
+                await publisher.send("s", NewEvent("t"))
+                if flushes:
+                    await publisher.flush()
 
 
 class TestExpecting:
