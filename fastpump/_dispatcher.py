@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, Protocol
 from uuid import UUID
@@ -125,9 +125,9 @@ class Dispatcher:
         self._closed_by: FastpumpError | None = None
         self._paused = False
         # Callers that wait for a place, with the time until which; at the door those for whom
-        # there is no room in the queue. In the order in which they came.
-        self._queue: deque[tuple[asyncio.Future[None], float]] = deque()
-        self._door: deque[asyncio.Future[None]] = deque()
+        # there is no room in the queue. In the order in which they came, and any may leave.
+        self._queue: OrderedDict[asyncio.Future[None], float] = OrderedDict()
+        self._door: OrderedDict[asyncio.Future[None], None] = OrderedDict()
         # Callers that were given a place and have not run since.
         self._admitted = 0
         self._known_unknowns: set[int] = set()
@@ -140,8 +140,7 @@ class Dispatcher:
     @property
     def waiting(self) -> int:
         """Callers in `room()`."""
-        waiters = (*(waiter for waiter, _ in self._queue), *self._door)
-        return sum(not waiter.done() for waiter in waiters)
+        return len(self._queue) + len(self._door)
 
     @property
     def subscriptions(self) -> int:
@@ -157,8 +156,10 @@ class Dispatcher:
         """
         if self._closed_by is not None:
             raise self._closed_by.with_traceback(None)
-        if self._operations.setdefault(operation.correlation_id, operation) is not operation:
+        correlation_id = operation.correlation_id
+        if correlation_id in self._operations or correlation_id in self._standing:
             raise UsageError("correlation_id", "belongs to an operation that is under way")
+        self._operations[correlation_id] = operation
         if self._send is None:
             operation.deadline = self._clock() + self._queue_timeout
         else:
@@ -254,7 +255,7 @@ class Dispatcher:
         self._fail_standing(error)
         self._send = None
         self.is_full = False
-        for waiter in (*(waiter for waiter, _ in self._queue), *self._door):
+        for waiter in (*self._queue, *self._door):
             if not waiter.done():
                 waiter.set_exception(error.with_traceback(None))
         self._queue.clear()
@@ -273,11 +274,11 @@ class Dispatcher:
                     self._on_deadline(operation)
             elif operation.is_abandoned and self._is_unsent(operation):
                 del self._operations[operation.correlation_id]
-        while self._queue and self._queue[0][1] <= now:
+        while self._queue and next(iter(self._queue.values())) <= now:
             waiter = self._next_in_queue()
             if not waiter.done():
                 waiter.set_exception(OperationExpired(None, self._queue_timeout))
-        if self.is_full or self._queue:  # somebody may not have used a place
+        if self.is_full:  # somebody may not have used a place
             self._admit()
 
     def _is_unsent(self, operation: Operation) -> bool:
@@ -318,21 +319,24 @@ class Dispatcher:
         """
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if len(self._queue) < self._max_queue:
-            self._queue.append((waiter, self._clock() + self._queue_timeout))
+            self._queue[waiter] = self._clock() + self._queue_timeout
         else:
-            self._door.append(waiter)
+            self._door[waiter] = None
         try:
             await waiter
         except asyncio.CancelledError:
-            # One that was let in but will not use its place passes it on.
-            if not waiter.cancelled() and waiter.exception() is None:
+            if waiter.cancelled():
+                self._leave(waiter)
+            elif waiter.exception() is None:
+                # One that was let in but will not use its place passes it on.
                 self._admitted -= 1
                 self._admit()
             raise
         self._admitted -= 1
-        self.is_full = self._paused  # for this caller, until it has started its operation
 
     def _admit(self) -> None:
+        if self._closed_by is not None:
+            return
         places = self._max_in_flight - len(self._operations) - self._admitted
         while places > 0 and self._queue and not self._paused:
             waiter = self._next_in_queue()
@@ -343,11 +347,20 @@ class Dispatcher:
         self.is_full = self._paused or places <= 0
 
     def _next_in_queue(self) -> asyncio.Future[None]:
-        """Take it out; somebody from the door goes in."""
-        waiter, _ = self._queue.popleft()
-        while self._door and len(self._queue) < self._max_queue:
-            self._queue.append((self._door.popleft(), self._clock() + self._queue_timeout))
+        """Take out the one who came first."""
+        waiter, _ = self._queue.popitem(last=False)
+        self._open_door()
         return waiter
+
+    def _leave(self, waiter: asyncio.Future[None]) -> None:
+        self._door.pop(waiter, None)
+        self._queue.pop(waiter, None)
+        self._open_door()
+
+    def _open_door(self) -> None:
+        while self._door and len(self._queue) < self._max_queue:
+            waiter, _ = self._door.popitem(last=False)
+            self._queue[waiter] = self._clock() + self._queue_timeout
 
     def _dispatch_standing(self, frame: Frame) -> None:
         operation = self._standing.get(frame.correlation_id)

@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from client.peer import Link, connected, outcome, soon
+from client.peer import Link, connected, outcome, reply_to, soon
 
 import fastpump
 from fastpump import (
@@ -292,6 +292,21 @@ async def test_correlation_id_in_use() -> None:
             await client.get("s", correlation_id=mine)
         link.reply(request)
         await first
+
+
+async def test_correlation_id_of_a_subscription() -> None:
+    async with connected() as (client, link, _):
+        mine = uuid4()
+        connecting = soon(client.connect_subscription("g", "s", mine))
+        request = await link.expect("ConnectToPersistentSubscription")
+        link.reply(request, subscription_id="s::g", last_commit_position=7)
+        async with await connecting as subscription:
+            for call in (client.ping(mine), client.connect_subscription("h", "s", mine)):
+                with pytest.raises(UsageError, match="correlation_id"):
+                    await call
+            assert subscription.conversation_id == mine
+            link.send_raw(reply_to(request, "SubscriptionDropped"))
+            assert [event async for event in subscription.events] == []
 
 
 async def test_positional_arguments_of_photon_pump() -> None:

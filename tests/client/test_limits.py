@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -10,7 +12,10 @@ from client.calls import Call, answer, every_call
 from client.peer import Link, Request, connected, eventually, outcome, reply_to, serving, soon
 
 from fastpump import NewEvent
+from fastpump._dispatcher import Dispatcher
+from fastpump._settings import ConnectionSettings
 from fastpump.exceptions import (
+    ClientClosed,
     ConnectionLost,
     OperationExpired,
     OperationTimedOut,
@@ -186,6 +191,45 @@ async def test_conn_10_cancelled_callers_leave_no_gap() -> None:
         async with serving(link, reply_to) as requests:
             await asyncio.wait(calls)
         assert [request.fields["expected_version"] for request in requests] == [4, 6, 7]
+
+
+@pytest.mark.parametrize("max_queue", [1, 5000])
+async def test_conn_10_cancelled_callers_leave_no_memory(max_queue: int) -> None:
+    async with connected(max_in_flight=1, max_queue=max_queue) as (client, link, _):
+        first, patient = soon(client.ping()), soon(client.ping())
+        request = await link.expect("Ping")
+        before = count_futures()
+        for _ in range(20):
+            await give_up(soon(client.ping()) for _ in range(10))
+        assert count_futures() == before
+        assert client.stats().waiting == 1
+        link.reply(request)
+        link.reply(await link.expect("Ping"))
+        await asyncio.gather(first, patient)
+
+
+async def give_up(calls: Iterable[asyncio.Task[Any]]) -> None:
+    tasks = list(calls)
+    await asyncio.sleep(0)
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+
+
+def count_futures() -> int:
+    gc.collect()
+    return sum(type(each) is asyncio.Future for each in gc.get_objects())
+
+
+async def test_after_the_end_nobody_waits_for_a_place() -> None:
+    dispatcher = Dispatcher(ConnectionSettings(max_in_flight=1))
+    waiting = soon(dispatcher.room())
+    await asyncio.sleep(0)
+    dispatcher.resume()  # gives the only place away
+    dispatcher.close(ClientClosed("The client was closed"))
+    dispatcher.resume()  # as a transport does that gets rid of what was left to send
+    assert not dispatcher.is_full
+    await waiting
 
 
 async def test_conn_10_a_place_that_was_not_used_is_not_lost() -> None:
