@@ -155,7 +155,6 @@ class Connector:
             self._connecting.cancel()
             await asyncio.wait({self._connecting})
         if self._protocol is not None:
-            self._protocol.close()
             await self._wait_for_close(self._protocol)
 
     def _end(self, error: FastpumpError) -> None:
@@ -163,6 +162,8 @@ class Connector:
         if self._timer is not None:
             self._timer.cancel()
         self._dispatcher.close(error)
+        if self._protocol is not None:
+            self._protocol.close()
         if before is ConnectorState.Closed:
             return
         is_wanted = isinstance(error, ClientClosed)
@@ -348,6 +349,9 @@ class Connector:
             await self._connect(attempts)
         except FastpumpError as error:
             self._end(error)
+        except Exception as error:  # out of the loop, or of the program's SSL context
+            LOG.exception("%s: reconnecting failed", self._name)
+            self._end(ConnectFailed(f"Could not connect again: {describe(error)}"))
 
     async def _pause(self, attempt: int) -> None:
         delay = min(self._settings.reconnect_delay * 2 ** min(attempt, 16), LONGEST_DELAY)
@@ -375,8 +379,9 @@ class Connector:
     def _check_deadlines(self) -> None:
         loop = asyncio.get_running_loop()
         now = loop.time()
-        # Where the program kept the loop busy, replies may lie unread in the socket.
-        if now - self._check_due < 1.0:
-            self._dispatcher.check_deadlines(now)
+        late = now - self._check_due
         self._check_due = now + CHECK_INTERVAL
         self._timer = loop.call_at(self._check_due, self._check_deadlines)
+        # Where the program kept the loop busy, replies may lie unread in the socket.
+        if late < 1.0:
+            self._dispatcher.check_deadlines(now)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import socket
@@ -223,6 +224,22 @@ async def test_cancelled_while_connecting() -> None:
         assert connecting.cancelled()
         with pytest.raises(ClientClosed):
             await client.ping()
+
+
+@pytest.mark.parametrize("turns", range(8))
+async def test_cancelled_just_when_it_is_connected(turns: int) -> None:
+    async with Peer() as peer:
+        client = peer.client()
+        connecting = soon(client.connect())
+        link = await peer.accept()
+        link.reply(await link.expect("IdentifyClient"), "ClientIdentified")
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        connecting.cancel()
+        await asyncio.wait({connecting})
+        if not connecting.cancelled():
+            await client.close()
+        await link.closed()
 
 
 async def test_closed_while_connecting() -> None:

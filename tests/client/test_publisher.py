@@ -338,7 +338,6 @@ class TestBackPressure:
                     await publisher.flush()
                 assert publisher.stats.acknowledged == 200
 
-
     @pytest.mark.parametrize("places", [1, 2])
     async def test_few_places_for_operations(self, places: int) -> None:
         streams = Streams()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any, NoReturn
 
 import pytest
 from client.pages import events_of, stream_page
@@ -206,6 +207,19 @@ async def test_conn_02_no_reconnects_wanted() -> None:
         with pytest.raises(ConnectFailed):
             await client.ping()
         assert peer.connections == 1
+
+
+async def test_conn_02_what_nobody_reckoned_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    def break_down(*_: Any, **__: Any) -> NoReturn:
+        raise ZeroDivisionError("in an SSL context")
+
+    async with connected(max_reconnects=-1) as (client, link, _):
+        call = soon(client.ping())
+        await link.expect("Ping")
+        monkeypatch.setattr("fastpump._connector.ConnectionProtocol", break_down)
+        await link.cut()
+        with pytest.raises(ConnectFailed, match="ZeroDivisionError: in an SSL context"):
+            await call
 
 
 async def test_conn_09_expires_while_there_is_no_connection() -> None:
