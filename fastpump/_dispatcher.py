@@ -54,6 +54,8 @@ class Operation(Protocol):
     timeout: float
     deadline: float
     attempts: int
+    is_repeatable: bool
+    """Sent twice, since there was no reply, it does no more than sent once."""
 
     def on_frame(self, frame: Frame, retry: Retry) -> bool:
         """Take a reply. False: more replies will follow on this id, until one that returns True.
@@ -215,14 +217,14 @@ class Dispatcher:
     def disconnected(self, error: FastpumpError) -> None:
         """The connection is gone.
 
-        Operations that were sent often enough, and those whose replies go on, fail with `error`.
+        Operations that may not be sent again, and those whose replies go on, fail with `error`.
         """
         self._send = None
         self._paused = False
         self._fail_standing(error)
         deadline = self._clock() + self._queue_timeout
         for correlation_id, operation in list(self._operations.items()):
-            if operation.is_abandoned or self._was_sent_often_enough(operation, error):
+            if operation.is_abandoned or self._stays_unanswered(operation, error):
                 del self._operations[correlation_id]
             operation.deadline = deadline
         self._admit()
@@ -294,7 +296,7 @@ class Dispatcher:
             self._send(frame)
         if self._fail_on_no_response:
             operation.fail(error)
-        elif not self._was_sent_often_enough(operation, error):
+        elif not self._stays_unanswered(operation, error):
             self._renew(operation)
             self._send_again(operation, operation.correlation_id)
 
@@ -379,6 +381,13 @@ class Dispatcher:
         self._standing.clear()
         for operation in operations:
             operation.fail(error)
+
+    def _stays_unanswered(self, operation: Operation, error: FastpumpError) -> bool:
+        """Whether it ends here, because `error` came instead of a reply to the last attempt."""
+        if operation.attempts and not operation.is_repeatable:
+            operation.fail(error)
+            return True
+        return self._was_sent_often_enough(operation, error)
 
     def _was_sent_often_enough(self, operation: Operation, error: FastpumpError) -> bool:
         """Whether it ends here, because the last attempt failed with `error`."""

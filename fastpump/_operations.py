@@ -83,6 +83,7 @@ class Operation:
     )
 
     reply: Command
+    is_repeatable = True
 
     def __init__(
         self,
@@ -295,10 +296,11 @@ class TransactionStart(Change):
 
 
 class TransactionWrite(Change):
-    """Ends with None."""
+    """Ends with None. Heard twice, its events would be in the transaction twice."""
 
     __slots__ = ()
     reply = Command.TransactionWriteCompleted
+    is_repeatable = False
 
     def on_reply(self, frame: Frame, retry: Retry) -> None:
         reply = _cold.decode("TransactionWriteCompleted", frame.body)

@@ -64,7 +64,13 @@ class Transaction:
             self.id = await self._steps.start()
 
     async def write(self, events: Iterable[NewEventData] | AsyncIterable[NewEventData]) -> None:
-        """Add events; nobody sees them before the commit."""
+        """Add events; nobody sees them before the commit.
+
+        Raises:
+            ConnectionLost, OperationTimedOut: there was no reply, so that nobody knows whether the
+                server has them. It would take them twice, so they are not sent again: roll back,
+                and write everything in another transaction.
+        """
         await self._steps.write(self._running(), events)
 
     async def commit(self) -> WriteResult:

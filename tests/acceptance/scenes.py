@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from client.proxy import CuttingProxy
 
 import fastpump
 import fastpump.server
@@ -38,9 +39,12 @@ Window = tuple[list[int], int, bool]
 
 
 def connect(
-    node: Node, login: str | None = "admin", password: str = "changeit", **options: Any
+    node: Node | CuttingProxy,
+    login: str | None = "admin",
+    password: str = "changeit",
+    **options: Any,
 ) -> Client:
-    """A client of the node, not connected yet; anonymous without a login."""
+    """A client of the node, or of a proxy before it, not connected yet; anonymous without login."""
     if login is not None:
         options.update(username=login, password=password)
     return fastpump.connect(node.host, node.port, **{"reconnect_delay": 0.01, **options})

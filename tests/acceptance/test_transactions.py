@@ -23,9 +23,20 @@ from acceptance.scenes import (
     take,
     write,
 )
+from client.proxy import CuttingProxy
 
 import fastpump.server
-from fastpump import AccessDenied, End, NewEvent, StreamDeleted, StreamNotFound, UsageError
+from fastpump import (
+    AccessDenied,
+    ConnectionLost,
+    End,
+    NewEvent,
+    OperationTimedOut,
+    StreamDeleted,
+    StreamNotFound,
+    TcpCommand,
+    UsageError,
+)
 
 
 @pytest.mark.parametrize("version", [NO_STREAM, ANY])
@@ -212,3 +223,42 @@ async def test_tx_12_versions_to_start_with() -> None:
             client.transaction("s", STREAM_EXISTS)
         with pytest.raises(UsageError, match="stream"):
             client.transaction("")
+
+
+@pytest.mark.parametrize("lost", ["reply", "connection"])
+async def test_a_lost_reply_does_not_make_a_second_event(lost: str) -> None:
+    """A server takes what a transaction writes as often as it hears it."""
+    events = new_events(2)
+    async with (
+        node_and_admin() as (node, _),
+        CuttingProxy(node.host, node.port) as proxy,
+        connect(proxy, operation_timeout=0.2 if lost == "reply" else 60.0) as client,
+    ):
+        with node.faults.drop(replies=[TcpCommand.TransactionWriteCompleted]) as drop:
+
+            async def program() -> None:
+                async with client.transaction("s") as transaction:
+                    writing = asyncio.ensure_future(transaction.write(events))
+                    if lost == "connection":
+                        while not drop.count:
+                            await asyncio.sleep(0)
+                        proxy.cut()
+                    await writing
+
+            with pytest.raises(ConnectionLost if lost == "connection" else OperationTimedOut):
+                await program()
+        assert drop.count == 1
+        assert await count(client, "s") == 0
+        async with client.transaction("s") as transaction:
+            await transaction.write(events)
+        assert [event.id async for event in client.iter("s")] == [event.id for event in events]
+
+
+async def test_a_commit_whose_reply_is_lost_is_repeated() -> None:
+    async with node_and_admin() as (node, _), connect(node, operation_timeout=0.2) as client:
+        node.faults.drop(replies=[TcpCommand.TransactionCommitCompleted], times=1)
+        async with client.transaction("s") as transaction:
+            await transaction.write(new_events(2))
+        assert transaction.result is not None
+        assert transaction.result.last_event_number == 1
+        assert await count(client, "s") == 2
