@@ -26,6 +26,9 @@ from fastpump._varint cimport TYPE_BYTES, TYPE_VARINT, Cursor, write_varint
 
 from fastpump._position import Position
 
+cdef enum:
+    LARGE_PART = 4                         # of the memory they lie in; so much of it may be held
+
 cdef int64_t TICKS_TO_EPOCH = 621355968000000000           # ticks from 0001-01-01 to 1970-01-01
 cdef int64_t DAY = 86_400_000_000                          # in microseconds
 
@@ -146,6 +149,31 @@ cdef class Events(EventTable):
     def nbytes(self):
         """Bytes that the events take in memory as received."""
         return self.size
+
+    def kept(self):
+        """The same events for one who lets them wait, in memory that is theirs for the most part.
+
+        They arrived in memory together with whatever else the server sent, and hold all of it.
+        """
+        cdef Events copy
+        cdef bytes memory
+        cdef Cursor c
+        cdef Py_ssize_t i, size
+        if self.size > len(self.memory) // LARGE_PART:
+            return self
+        copy = Events.__new__(Events)
+        memory = PyBytes_FromStringAndSize(NULL, self.size)
+        copy.adopt(memory, NULL)
+        copy.delivery = self.delivery
+        c.end = copy.base
+        for i in range(self.length):
+            size = self.extents[i].size
+            c.pos = c.end
+            c.end = c.pos + size
+            memcpy(<void*>c.pos, self.base + self.extents[i].begin, size)
+            copy.add(&c)
+            copy.extents[i].retry_count = self.extents[i].retry_count
+        return copy
 
 
 Sequence.register(Events)

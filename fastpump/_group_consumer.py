@@ -139,7 +139,7 @@ class GroupConsumer:
         excess = len(self.waiting) + len(events) - self.group.in_flight
         if excess > 0:
             LOG.info("%s: the server took back %d events that waited", self.group.key, excess)
-        self.waiting.extend(events)
+        self.waiting.extend(events.kept() if self.waiting else events)
         self._bell.ring()
 
     def on_end(self, error: BaseException | None) -> None:

@@ -88,6 +88,8 @@ class PushBuffer:
         self._bell.ring()
 
     def on_events(self, events: Events) -> None:
+        if self._batches:  # the consumer is behind
+            events = events.kept()
         self._batches.append((events, None))
         self._events += len(events)
         self._bytes += events.nbytes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import tracemalloc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -699,3 +700,53 @@ async def test_csub_13_overflow_while_bridging() -> None:
         await eventually(lambda: subscription.is_live)
         await subscription.unsubscribe()
         await reading
+
+
+# --- memory ---
+
+
+async def with_other_traffic(client: fastpump.Client, link: Link, pushes: list[bytes]) -> int:
+    """Send each push together with 100 KiB that nobody keeps; by how many bytes memory grew."""
+    tracemalloc.start()
+    try:
+        for each in pushes:
+            ping = soon(client.ping())
+            request = await link.expect("Ping")
+            link.send_raw(each)
+            link.send("Pong", request.id, bytes(100 * 1024))
+            await ping
+        return tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+
+
+async def test_pushes_that_wait_hold_nothing_else() -> None:
+    async with connected() as (client, link, _):
+        subscribing = soon(client.subscribe_to("s"))
+        request = await confirm(link)
+        subscription = await subscribing
+        pushes = [push(request, number) for number in range(200)]
+        assert await with_other_traffic(client, link, pushes) < 4 * 1024 * 1024
+        assert [await next_number(subscription) for _ in pushes] == list(range(200))
+        await subscription.unsubscribe()
+
+
+async def test_deliveries_that_wait_hold_nothing_else() -> None:
+    async with connected() as (client, link, _):
+        connecting = soon(client.connect_subscription("g", "s", in_flight=200))
+        request = await link.expect("ConnectToPersistentSubscription")
+        link.reply(request, subscription_id="s::g", last_commit_position=7)
+        command = "PersistentSubscriptionStreamEventAppeared"
+        pushes = [
+            reply_to(request, command, event={"event": record("s", number)}, retryCount=number % 3)
+            for number in range(200)
+        ]
+        async with await connecting as subscription:
+            assert await with_other_traffic(client, link, pushes) < 4 * 1024 * 1024
+            events = [await anext(subscription.events) for _ in pushes]
+            assert [event.event_number for event in events] == list(range(200))
+            assert [event.retry_count for event in events] == [n % 3 for n in range(200)]
+            await subscription.ack(events)
+            acked = await link.expect("PersistentSubscriptionAckEvents")
+            ids = [event.received_event.id.bytes_le for event in events]
+            assert acked.fields["processed_event_ids"] == ids
