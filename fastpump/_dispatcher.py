@@ -384,7 +384,9 @@ class Dispatcher:
 
     def _stays_unanswered(self, operation: Operation, error: FastpumpError) -> bool:
         """Whether it ends here, because `error` came instead of a reply to the last attempt."""
-        if operation.attempts and not operation.is_repeatable:
+        # What a node has answered that it does not handle now has no deadline: it is to be sent.
+        was_sent = operation.attempts > 0 and operation.deadline < math.inf
+        if was_sent and not operation.is_repeatable:
             operation.fail(error)
             return True
         return self._was_sent_often_enough(operation, error)

@@ -11,8 +11,14 @@ from client.peer import Link, Peer, connected, eventually, leader_info, outcome,
 
 import fastpump
 import fastpump.server
-from fastpump import _connector
-from fastpump.exceptions import ConnectFailed, NotMaster, OperationExpired, RetriesLimitReached
+from fastpump import NewEvent, _connector
+from fastpump.exceptions import (
+    ConnectFailed,
+    ConnectionLost,
+    NotMaster,
+    OperationExpired,
+    RetriesLimitReached,
+)
 
 
 async def refer(link: Link, command: str, info: bytes) -> None:
@@ -154,6 +160,34 @@ async def test_conn_13_followed_also_where_reconnecting_is_not_wanted() -> None:
         await eventually(lambda: client.ping().close() or "closed" in repr(client))
         with pytest.raises(ConnectFailed, match=f"127.0.0.1:{leader.port} was lost"):
             await client.ping()
+
+
+async def test_conn_13_a_transactions_write_follows_too() -> None:
+    """The one that was answered: what had no answer may be in the transaction already."""
+    async with connected() as (client, link, _), Peer() as leader:
+        transaction = client.transaction("s", transaction_id=7)
+        told, untold = (soon(transaction.write([NewEvent("t")])) for _ in range(2))
+        requests = [await link.expect("TransactionWrite") for _ in range(2)]
+        info = leader_info(leader.port)
+        link.reply(requests[0], "NotHandled", reason=2, additional_info=info)
+        link = await leader.accept_and_greet()
+        again = await link.expect("TransactionWrite")
+        assert again.payload == requests[0].payload
+        link.reply(again, transaction_id=7)
+        await told
+        assert isinstance(await outcome(untold), ConnectionLost)
+        await link.nothing_more()
+        await client.close()
+
+
+async def test_conn_13_a_transactions_write_is_repeated_when_the_node_is_ready() -> None:
+    async with connected() as (client, link, peer):
+        writing = soon(client.transaction("s", transaction_id=7).write([NewEvent("t")]))
+        link.reply(await link.expect("TransactionWrite"), "NotHandled", reason=0)
+        await link.cut()
+        link = await peer.accept_and_greet()
+        link.reply(await link.expect("TransactionWrite"), transaction_id=7)
+        await writing
 
 
 async def test_conn_13_a_leader_that_is_gone_where_reconnecting_is_not_wanted() -> None:
