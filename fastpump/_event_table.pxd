@@ -52,6 +52,7 @@ cdef class EventTable:
     cdef Py_ssize_t length
     cdef Py_ssize_t room            # extents allocated
     cdef Py_ssize_t size            # bytes that the events take
+    cdef bint without_positions     # they are ResolvedIndexedEvents, which have two fields only
 
     cdef int adopt(self, bytes memory, const unsigned char* base) except -1
     cdef int add(self, const Cursor* c) except -1

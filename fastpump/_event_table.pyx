@@ -297,6 +297,8 @@ cdef class EventTable:
                     if fault != WIRE_OK:
                         return self.fail(fault, inner.pos, "link record")
                 item.has_link = True
+            elif self.without_positions:
+                fault = skip_unknown(c, tag, 2)
             elif tag == (3 << 3 | TYPE_VARINT):
                 fault = read_int64(c, &item.commit)
                 item.has_position = True

@@ -73,13 +73,16 @@ cdef class Events(EventTable):
     def __init__(self, events=()):
         cdef bytearray memory = bytearray()
         cdef list spans = []
+        cdef bint without_positions = True
         for event in events:
+            without_positions &= (<Event?>event).page.without_positions
             resolved = (<Event?>event).to_bytes()
             spans.append((len(memory), len(resolved), event.retry_count))
             memory += resolved
         if self.memory is not None:        # since before, or since `events` ran
             raise TypeError("a sequence of events does not change")
         self.adopt(bytes(memory), NULL)
+        self.without_positions = without_positions
         cdef Cursor c
         for offset, size, retry_count in spans:
             c.pos = self.base + <Py_ssize_t>offset
@@ -496,7 +499,9 @@ cdef class Event:
 
     def detach(self):
         """The same event in memory of its own, so that its page can be freed."""
-        cdef Event event = <Event>_event_from_bytes(self.to_bytes(), self.retry_count)
+        cdef Event event = <Event>_event_from_bytes(
+            self.to_bytes(), self.retry_count, self.page.without_positions
+        )
         event.page.delivery = self.page.delivery
         return event
 
@@ -513,15 +518,20 @@ cdef class Event:
         return hash((self.stream, self.event_number))
 
     def __reduce__(self):
-        return _event_from_bytes, (self.to_bytes(), self.retry_count)
+        return _event_from_bytes, (
+            self.to_bytes(), self.retry_count, self.page.without_positions
+        )
 
     def __repr__(self):
         return f"<Event {self.created}: {self.event_number}@{self.stream}:{self.type}>"
 
 
-def _event_from_bytes(bytes resolved not None, int32_t retry_count=0):
+def _event_from_bytes(
+    bytes resolved not None, int32_t retry_count=0, bint without_positions=False
+):
     """The event of a ResolvedEvent message; the inverse of `Event.to_bytes`."""
     cdef Events page = Events.__new__(Events)
+    page.without_positions = without_positions
     page.adopt(resolved, NULL)
     cdef Cursor c
     c.pos = page.base

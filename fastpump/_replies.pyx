@@ -42,6 +42,7 @@ def decode_read_event(Frame frame not None):
     cdef int64_t result = 0
     cdef bint has_event = False
     cdef str error = ""
+    page.without_positions = True
     begin_page(page, frame, &c)
     while c.pos < c.end:
         page.check(read_tag(&c, &tag), &c, "ReadEventCompleted")
@@ -78,6 +79,7 @@ def decode_stream_slice(Frame frame not None, str stream, int64_t from_event_num
     page.stream = stream
     page.from_event_number = from_event_number
     page.direction = direction
+    page.without_positions = True
     begin_page(page, frame, &c)
     while c.pos < c.end:
         page.check(read_tag(&c, &tag), &c, "ReadStreamEventsCompleted")

@@ -9,6 +9,7 @@ for its field of 32 bits is not cut to them, so that no garbage reads as "Succes
 
 from __future__ import annotations
 
+import pickle
 import random
 from typing import Any
 from uuid import UUID
@@ -34,9 +35,9 @@ from wire.scrambling import (
     varint,
 )
 
-from fastpump import _requests
+from fastpump import _replies, _requests
 from fastpump.exceptions import ProtocolError
-from fastpump.messages import Json, NewEvent
+from fastpump.messages import Events, Json, NewEvent
 
 ID = bytes(range(16))
 
@@ -115,6 +116,19 @@ class TestReplies:
                 else tag(number, VARINT) + varint(rng.getrandbits(rng.choice([3, 31, 64])))
             )
         check_agreement(command, b"".join(parts))
+
+    @pytest.mark.parametrize(("command", "field"), [(0xB1, "event"), (0xB3, "events")])
+    def test_events_of_streams_have_no_position(self, command: int, field: str) -> None:
+        """ResolvedIndexedEvent has two fields: whatever else is in there means nothing known."""
+        record = length_delimited(1, length_delimited(4, b"type"))
+        for more in (tag(3, VARINT) + varint(7), length_delimited(4, b"more")):
+            check_agreement(command, surround(command, (field,), record + more))
+        frame = views.one_frame(
+            0xB3, surround(0xB3, ("events",), record + tag(3, VARINT) + varint(7))
+        )
+        _, page, _ = _replies.decode_stream_slice(frame, "s", 0, 0)
+        copies = [page[0].detach(), pickle.loads(pickle.dumps(page[0])), *Events(page)]
+        assert [event.position for event in copies] == [None] * 3
 
     @pytest.mark.parametrize("name", ["links100", "mixed50", "all_page"])
     def test_damaged_captures(self, name: str) -> None:
