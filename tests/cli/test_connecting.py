@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from clilib import ENVIRONMENT, FASTPUMP, Run, Served
+from clilib import ENVIRONMENT, Run, Served
 
 import fastpump.server
 from fastpump.cli.app import app
@@ -47,14 +47,11 @@ class TestTls:
         assert "certificate verify failed" in done.stderr
 
 
-async def test_the_leader_of_a_cluster(lines: Path) -> None:
-    async def run(*arguments: str) -> str:
-        process = await asyncio.create_subprocess_exec(
-            *FASTPUMP, *arguments, env=ENVIRONMENT, stdout=-1, stderr=-1
-        )
-        output, errors = await process.communicate()
-        assert process.returncode == 0, errors
-        return output.decode()
+async def test_the_leader_of_a_cluster(run: Run, lines: Path) -> None:
+    async def output(*arguments: str) -> str:
+        done = await asyncio.to_thread(run, *arguments)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
     async with fastpump.server.run_cluster() as cluster:
         seeds = ",".join(f"{node.host}:{node.http_port}" for node in cluster.nodes)
@@ -64,8 +61,8 @@ async def test_the_leader_of_a_cluster(lines: Path) -> None:
             "--username",
             "admin",
         ]
-        await run("ingest", str(lines), *options, *NAMES)
-        assert numbers(await run("replay", *options)) == [0, 1]
+        await output("ingest", str(lines), *options, *NAMES)
+        assert numbers(await output("replay", *options)) == [0, 1]
 
 
 def test_what_is_unknown_in_a_connection_string_is_told(node: Served, run: Run) -> None:
