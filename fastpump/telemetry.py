@@ -14,10 +14,13 @@ its confirmation. An operation that its caller gave up ends when its reply is le
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import time
-from asyncio import CancelledError
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from contextlib import suppress
+from functools import wraps
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from fastpump._commands import name_of
 from fastpump._dispatcher import Outlet
@@ -33,10 +36,29 @@ if TYPE_CHECKING:
 
 __all__ = ["Telemetry"]
 
+LOG = logging.getLogger("fastpump.telemetry")
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
 SYSTEM = {"db.system.name": "eventstoredb"}
 
 Address = Callable[[], "tuple[str, int]"]
 """Tells host and port of the node the client is connected to."""
+
+
+def harmless(note: Callable[P, T]) -> Callable[P, T | None]:
+    """What a program's span processors and samplers raise is logged: the operation goes on."""
+
+    @wraps(note)
+    def noted(*args: P.args, **kwargs: P.kwargs) -> T | None:
+        try:
+            return note(*args, **kwargs)
+        except Exception:
+            LOG.exception("An operation could not be noted")
+            return None
+
+    return noted
 
 
 class Telemetry:
@@ -83,6 +105,7 @@ class Telemetry:
         """An outlet that notes what is started on its way to `outlet`."""
         return _ObservedOutlet(outlet, self, address)
 
+    @harmless
     def begin(self, operation: Operation, host: str, port: int) -> Observation:
         name = name_of(operation.frame[4])
         attributes: dict[str, Any] = {
@@ -96,6 +119,7 @@ class Telemetry:
         span = self._tracer.start_span(name, kind=self._kind, attributes=attributes)
         return Observation(self, span, name)
 
+    @harmless
     def count(self, name: str, result: Any) -> None:
         """Count the events that an operation ended with, or was pushed."""
         labels = {**SYSTEM, "db.operation.name": name}
@@ -107,6 +131,7 @@ class Telemetry:
         elif isinstance(result, Event):
             self._read.add(1, labels)
 
+    @harmless
     def end(self, span: Span, name: str, seconds: float, error: BaseException | None) -> None:
         labels = {**SYSTEM, "db.operation.name": name}
         if error is not None:
@@ -120,9 +145,10 @@ class Telemetry:
 class Observation:
     """One operation under way."""
 
-    __slots__ = ("_begin", "_name", "_span", "_telemetry")
+    __slots__ = ("_begin", "_loop", "_name", "_span", "_telemetry")
 
     def __init__(self, telemetry: Telemetry, span: Span, name: str) -> None:
+        self._loop = asyncio.get_running_loop()
         self._telemetry = telemetry
         self._span: Span | None = span
         self._name = name
@@ -134,13 +160,20 @@ class Observation:
     def end(self, error: BaseException | None = None) -> None:
         """The first call counts."""
         if self._span is not None:
-            span, self._span = self._span, None
-            seconds = time.perf_counter() - self._begin
-            self._telemetry.end(span, self._name, seconds, error)
+            self._telemetry.end(*self._taken(), error)
 
     def __del__(self) -> None:
-        # The dispatcher has let the operation go, and nobody had waited for its end any more.
-        self.end(CancelledError("the caller gave it up"))
+        # The dispatcher has let the operation go, and nobody had waited for its end any more. It
+        # may be the collector's doing, in any thread and inside a lock of OpenTelemetry's.
+        if self._span is not None:
+            error = asyncio.CancelledError("the caller gave it up")
+            with suppress(RuntimeError):  # the loop is closed
+                self._loop.call_soon_threadsafe(self._telemetry.end, *self._taken(), error)
+
+    def _taken(self) -> tuple[Span, str, float]:
+        span, self._span = self._span, None
+        assert span is not None
+        return span, self._name, time.perf_counter() - self._begin
 
 
 class _ObservedOutlet:
@@ -158,6 +191,9 @@ class _ObservedOutlet:
 
     def start(self, operation: Any) -> None:
         observation = self._telemetry.begin(operation, *self._address())
+        if observation is None:
+            self._outlet.start(operation)
+            return
         if isinstance(operation, Subscribe):
             operation.waiter.subscriber = _ObservedSubscriber(
                 operation.waiter.subscriber, observation

@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
-from client.peer import connected, soon
+from client.peer import connected, eventually, frame, soon
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
@@ -22,6 +23,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 import fastpump
 import fastpump.server
 from fastpump import Client, NewEvent
+from fastpump._operations import Ping
 from fastpump.exceptions import ClientClosed, StreamNotFound, UsageError, WrongExpectedVersion
 from fastpump.telemetry import Telemetry
 
@@ -164,6 +166,56 @@ async def test_what_its_caller_gave_up_ends_when_its_reply_is_let_go() -> None:
         first, second = exported.spans
         assert (first.attributes or {})["error.type"] == "CancelledError"
         assert second.status.status_code is StatusCode.UNSET
+
+
+class Broken(SpanProcessor):
+    """Raises when spans begin, or when they end."""
+
+    def __init__(self, when: str) -> None:
+        setattr(self, when, self.break_down)
+
+    def break_down(self, *_: Any, **__: Any) -> NoReturn:
+        raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("when", ["on_start", "on_end"])
+async def test_a_processor_that_raises_disturbs_nothing(
+    when: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    provider = TracerProvider()
+    provider.add_span_processor(Broken(when))
+    async with connected(telemetry=Telemetry(provider)) as (client, link, peer):
+        for _ in range(2):
+            ping = soon(client.ping())
+            link.reply(await link.expect("Ping"))
+            await ping
+        subscribing = soon(client.subscribe_to("s"))
+        request = await link.expect("SubscribeToStream")
+        link.reply(request, last_commit_position=7, last_event_number=-1)
+        await (await subscribing).unsubscribe()
+        assert peer.connections == 1
+    assert "ZeroDivisionError" in caplog.text
+
+
+class Noting(SpanProcessor):
+    """Notes in which thread spans end."""
+
+    def __init__(self) -> None:
+        self.threads: list[threading.Thread] = []
+
+    def on_end(self, span: ReadableSpan) -> None:
+        self.threads.append(threading.current_thread())
+
+
+async def test_what_is_given_up_ends_on_the_loop_wherever_the_collector_finds_it() -> None:
+    noting, provider = Noting(), TracerProvider()
+    provider.add_span_processor(noting)
+    no_id = bytes(16)
+    ping = Ping(no_id, frame("Ping", no_id), asyncio.Future(), 1.0)
+    under_way = [Telemetry(provider).begin(ping, "", 0)]
+    await asyncio.to_thread(under_way.clear)
+    await eventually(lambda: noting.threads)
+    assert noting.threads == [threading.current_thread()]
 
 
 async def test_what_cannot_be_started() -> None:
