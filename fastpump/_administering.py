@@ -74,7 +74,7 @@ class Administering(Reading, Writing):
             return StreamMetadataResult(stream, DELETED_VERSION, b"", is_stream_deleted=True)
         if event is None:
             return StreamMetadataResult(stream, -1, b"")
-        return StreamMetadataResult(stream, event.event_number, event.data)
+        return StreamMetadataResult(stream, event.event_number, event.data, updated=event.created)
 
     async def set_stream_metadata(
         self,

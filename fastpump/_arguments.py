@@ -25,8 +25,7 @@ MAX_NUMBER = 2**63 - 1
 """Event numbers and log offsets are 64-bit."""
 
 MAX_INT32 = 2**31 - 1
-"""Counts of events are 32-bit."""
-
+"""Counts of events are 32-bit, and so are times in milliseconds."""
 
 MAX_PORT = 65535
 

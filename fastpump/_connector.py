@@ -20,6 +20,7 @@ from fastpump._discoverers import Discoverer
 from fastpump._dispatcher import Dispatcher
 from fastpump._framing import encode_frame
 from fastpump._operations import Authenticate, IdentifyClient, Operation
+from fastpump._patience import within
 from fastpump._protocol import ConnectionProtocol
 from fastpump._settings import ConnectionSettings
 from fastpump._statistics import ClientStats, Traffic
@@ -50,6 +51,9 @@ LOG = logging.getLogger("fastpump.connector")
 
 CHECK_INTERVAL = 0.1
 """Seconds between two looks at the deadlines of operations."""
+
+CLOSE_TIMEOUT = 1.0
+"""Seconds in which the server has to take what is left to send when the client is closed."""
 
 FIRST_ATTEMPTS = 3
 """Attempts of the first connect; it should tell soon that there is no server."""
@@ -151,11 +155,18 @@ class Connector:
     async def stop(self) -> None:
         """Close the connection; operations that wait fail with ClientClosed."""
         self._end(ClientClosed("The client was closed"))
-        if self._connecting is not None:
-            self._connecting.cancel()
-            await asyncio.wait({self._connecting})
-        if self._protocol is not None:
-            await self._wait_for_close(self._protocol)
+        protocol = self._protocol
+        try:
+            if self._connecting is not None:
+                self._connecting.cancel()
+                await asyncio.wait({self._connecting})
+            if protocol is not None:
+                await asyncio.wait({protocol.closed}, timeout=CLOSE_TIMEOUT)
+        finally:  # the caller may not wait so long
+            if protocol is not None and not protocol.closed.done():
+                protocol.abort(TimeoutError("the server had not taken what was left to send"))
+        if protocol is not None:
+            await protocol.closed
 
     def _end(self, error: FastpumpError) -> None:
         before, self.state = self.state, ConnectorState.Closed
@@ -173,12 +184,6 @@ class Connector:
         if not is_wanted:
             self._tell(ErrorOccurred(error))
         self._tell(Closed(str(error)))
-
-    async def _wait_for_close(self, protocol: ConnectionProtocol) -> None:
-        done, _ = await asyncio.wait({protocol.closed}, timeout=1.0)
-        if not done:
-            protocol.abort(TimeoutError("the server did not take what was left to send"))
-            await protocol.closed
 
     async def _connect(self, attempts: int) -> None:
         """Try `attempts` times (-1: for ever) with growing delays."""
@@ -238,29 +243,19 @@ class Connector:
             max_frame_size=self._settings.max_frame_size,
             traffic=self._traffic,
         )
-        loop = asyncio.get_running_loop()
-        timeout = self._settings.connect_timeout
-        connecting = loop.create_task(
-            loop.create_connection(
-                lambda: protocol,
-                node.address,
-                node.port,
-                ssl=self._settings.ssl_context,
-                server_hostname=self._settings.target_host,
-            )
+        connecting = asyncio.get_running_loop().create_connection(
+            lambda: protocol,
+            node.address,
+            node.port,
+            ssl=self._settings.ssl_context,
+            server_hostname=self._settings.target_host,
         )
         try:
-            # Not wait_for: before Python 3.12 that loses a cancellation that comes just as the
-            # connection does.
-            await asyncio.wait({connecting}, timeout=timeout)
-            if not connecting.done():
-                raise ConnectFailed(f"no answer within {timeout:g} s")
-            await connecting
+            await within(self._settings.connect_timeout, connecting)
             await self._introduce(protocol)
             if protocol.closed.done():
                 raise protocol.closed.result()
         except BaseException:
-            connecting.cancel()
             protocol.close()
             raise
         self._on_connected(node, protocol)

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import orjson
 
 from fastpump._arguments import MAX_PORT, check_number, is_host
+from fastpump._patience import within
 from fastpump.discovery import DiscoveredNode, NodeService, NodeState
 from fastpump.exceptions import UsageError
 
@@ -118,17 +119,13 @@ async def resolve(seed: Seed, timeout: float) -> list[Source]:
 
 async def _look_up(seed: Seed, timeout: float) -> list[str]:
     loop = asyncio.get_running_loop()
-    asking = loop.create_task(loop.getaddrinfo(seed.host, seed.port, type=socket.SOCK_STREAM))
+    asking = loop.getaddrinfo(seed.host, seed.port, type=socket.SOCK_STREAM)
     try:
-        await asyncio.wait({asking}, timeout=timeout)
-        if not asking.done():
-            raise GossipFailed(f"the name was not resolved within {timeout:g} s")
-        return list(dict.fromkeys(str(found[4][0]) for found in asking.result()))
+        found = await within(timeout, asking)
     # A UnicodeError is what a host name causes that cannot be one.
     except (OSError, UnicodeError) as error:
         raise GossipFailed(f"the name cannot be resolved: {error}") from error
-    finally:
-        asking.cancel()
+    return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
 
 class Gossip:

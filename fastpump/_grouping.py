@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from fastpump._arguments import check_name, check_number, credential_of
+from fastpump._arguments import MAX_INT32, check_name, check_number, credential_of
 from fastpump._group_consumer import Group, GroupConsumer
 from fastpump._group_operations import (
     ChangeGroup,
@@ -17,7 +17,7 @@ from fastpump._requesting import Requesting
 from fastpump.exceptions import UsageError
 from fastpump.messages import ROUND_ROBIN, Credential, Token
 from fastpump.persistent import PersistentSubscription
-from fastpump.persistent_settings import MAX_INT32, PersistentSubscriptionSettings
+from fastpump.persistent_settings import PersistentSubscriptionSettings
 
 
 class Grouping(Requesting):

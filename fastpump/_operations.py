@@ -24,6 +24,7 @@ from fastpump._replies import (
 from fastpump.exceptions import (
     AccessDenied,
     BadRequest,
+    InvalidTransaction,
     NotAuthenticated,
     NotHandled,
     NotMaster,
@@ -254,7 +255,8 @@ class Change(Operation):
             return StreamDeleted(self.conversation_id, self.stream)
         if outcome == OperationResult.AccessDenied:
             return self.access_denied()
-        return WriteFailed(self.conversation_id, f"result {outcome}: {message}")
+        kind = InvalidTransaction if outcome == OperationResult.InvalidTransaction else WriteFailed
+        return kind(self.conversation_id, f"result {outcome}: {message}")
 
 
 class WriteEvents(Change):

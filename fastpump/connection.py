@@ -25,7 +25,14 @@ from fastpump.exceptions import ClientClosed, UsageError
 from fastpump.messages import Credential, Token, utf8_of
 from fastpump.telemetry import Telemetry
 
-__all__ = ["ActingClient", "Client", "ClientStats", "connect", "connect_to"]
+__all__ = [
+    "ActingClient",
+    "Client",
+    "ClientStats",
+    "ConnectionSettings",
+    "connect",
+    "connect_to",
+]
 
 
 class Client(Operations):
@@ -70,6 +77,16 @@ class Client(Operations):
     def __repr__(self) -> str:
         state = ConnectorState.Begin if self._connector is None else self._connector.state
         return f"<Client {self._name} of {self._discoverer}, {state.value}>"
+
+    @property
+    def name(self) -> str:
+        """What the server's statistics call the connection."""
+        return self._name
+
+    @property
+    def settings(self) -> ConnectionSettings:
+        """The time limits, counts and the like that `connect` was given."""
+        return self._settings
 
     async def connect(self) -> None:
         """Connect; returns once the node has identified the client.

@@ -24,6 +24,7 @@ __all__ = [
     "DiscoveryFailed",
     "EventNotFound",
     "FastpumpError",
+    "InvalidTransaction",
     "MaximumSubscribersReached",
     "MessageUnhandled",
     "NotAuthenticated",
@@ -240,6 +241,12 @@ class WriteFailed(ServerError):
     """The server gave up on a write, or refused it for another reason than those above."""
 
     retriable = True
+
+
+class InvalidTransaction(WriteFailed):
+    """The transaction is none, or one that cannot be committed."""
+
+    retriable = False
 
 
 class BadRequest(ServerError):

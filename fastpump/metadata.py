@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 import orjson
@@ -137,12 +138,14 @@ class StreamMetadataResult:
             change; -1 if there is none.
         raw: the event's data as it is, empty if there is none.
         is_stream_deleted: the stream is gone for good.
+        updated: when it was set; None if there is none.
     """
 
     stream: str
     version: int
     raw: bytes
     is_stream_deleted: bool = False
+    updated: datetime | None = None
 
     @property
     def metadata(self) -> StreamMetadata:

@@ -5,12 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from fastpump._arguments import check_number
+from fastpump._arguments import MAX_INT32, check_number
 from fastpump.exceptions import UsageError
 from fastpump.messages import ROUND_ROBIN, utf8_of
-
-MAX_INT32 = 2**31 - 1
-"""Counts are 32-bit on the wire, and so are times in milliseconds."""
 
 _COUNTS = (
     "live_buffer_size",

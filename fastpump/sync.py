@@ -17,6 +17,7 @@ client does not survive a fork: connect in the child.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future
 from types import TracebackType
@@ -42,6 +43,7 @@ from fastpump._blocking import (
     paging,
 )
 from fastpump._consuming import Batch
+from fastpump._settings import ConnectionSettings
 from fastpump._statistics import ClientStats
 from fastpump.connection_events import ConnectionEvent
 from fastpump.exceptions import UsageError
@@ -168,21 +170,35 @@ async def _tracked(
 
 
 class Items(Iterator[T], Generic[T]):
-    """What an asynchronous iterator gives, one by one."""
+    """What an asynchronous iterator gives, one by one.
+
+    A wait for the next one that is interrupted (Ctrl-C) loses nothing: what arrived meanwhile is
+    given out by the next call.
+    """
 
     def __init__(self, items: AsyncIterator[T], loop: BackgroundLoop) -> None:
         self._items = items
         self._loop = loop
+        self._arrived: deque[T | None] = deque()  # one at most; None is the end
 
     def __iter__(self) -> Items[T]:
         aiter(self._items)  # a loop over it begins
         return self
 
     def __next__(self) -> T:
-        item = self._loop.run(following, self._items)
+        if not self._arrived:
+            self._loop.run(self._fetch)
+        item = self._arrived.popleft()
         if item is None:
             raise StopIteration
         return item
+
+    async def _fetch(self) -> None:
+        self._arrived.append(await following(self._items))
+
+    def end(self) -> None:
+        """Give out nothing of what is here already."""
+        self._arrived.clear()
 
 
 class Batches(Items[Batch]):
@@ -190,9 +206,6 @@ class Batches(Items[Batch]):
 
     def __init__(self, subscription: fastpump.subscriptions.Subscription, loop: BackgroundLoop):
         super().__init__(subscription.slices(), loop)
-
-    def end(self) -> None:
-        """Give out nothing of what is here already."""
 
 
 class EventsOfBatches(Iterator[Event]):
@@ -214,7 +227,9 @@ class EventsOfBatches(Iterator[Event]):
         return event
 
     def end(self) -> None:
+        """Give out nothing of what is here already."""
         self._batch = iter(())
+        self._batches.end()
 
 
 IteratorT = TypeVar("IteratorT", Batches, EventsOfBatches)
@@ -305,6 +320,13 @@ class PersistentSubscription(Blocking[fastpump.persistent.PersistentSubscription
     has its own turn; take `slices()` where there are many.
     """
 
+    def __init__(
+        self, inner: fastpump.persistent.PersistentSubscription, loop: BackgroundLoop
+    ) -> None:
+        super().__init__(inner, loop)
+        self._events = Items(inner.events, loop)
+        self._slices = Items(inner.slices(), loop)
+
     def __enter__(self) -> PersistentSubscription:
         return self
 
@@ -354,17 +376,19 @@ class PersistentSubscription(Blocking[fastpump.persistent.PersistentSubscription
     @property
     def events(self) -> Iterator[Event]:
         """The events, one by one."""
-        return Items(self._inner.events, self._running_loop())
+        return self._events
 
     def slices(self) -> Iterator[Batch]:
         """The events in the batches they come in."""
-        return Items(self._inner.slices(), self._running_loop())
+        return self._slices
 
     ack = blocking(fastpump.persistent.PersistentSubscription.ack)
     nak = blocking(fastpump.persistent.PersistentSubscription.nak)
 
     def unsubscribe(self) -> None:
         """End it; the loop over its events ends too. Answers that wait are sent before."""
+        self._events.end()
+        self._slices.end()
         self._running_loop().run(self._inner.unsubscribe)
 
 
@@ -411,6 +435,16 @@ class Client(Operations):
     def __init__(self, inner: fastpump.connection.Client) -> None:
         super().__init__(inner, None)
         self._is_closed = False
+
+    @property
+    def name(self) -> str:
+        """What the server's statistics call the connection."""
+        return self._inner.name
+
+    @property
+    def settings(self) -> ConnectionSettings:
+        """The time limits, counts and the like that `connect` was given."""
+        return self._inner.settings
 
     def connect(self) -> None:
         """Connect; returns once the node has identified the client.

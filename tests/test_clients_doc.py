@@ -1,4 +1,4 @@
-"""docs/clients.md: in every row fastpump has something, and what is named exists."""
+"""docs/clients.md and docs/migrating.md: fastpump has something in every row, which exists."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 
 import fastpump
+from fastpump import exceptions
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "clients.md"
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+PAGE = DOCS / "clients.md"
 ROWS = [
     [cell.strip() for cell in line.strip("|").split(" | ")]
     for line in PAGE.read_text(encoding="utf-8").splitlines()
@@ -47,3 +49,14 @@ def test_what_fastpump_has_exists(row: list[str]) -> None:
         if match["arguments"]:
             wanted = {name.strip(" =") for name in match["arguments"].split(",")}
             assert wanted <= set(inspect.signature(thing).parameters), match[0]
+
+
+def test_errors_that_have_another_name_here() -> None:
+    text = DOCS.joinpath("migrating.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `\w+Exception`.*? \| (.*) \|$", text, re.MULTILINE)
+    assert len(rows) > 15
+    for ours in rows:
+        names = re.findall(r"`([A-Z]\w+)`", ours)
+        assert names
+        for name in names:
+            assert issubclass(getattr(exceptions, name), exceptions.FastpumpError)

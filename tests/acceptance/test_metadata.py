@@ -40,7 +40,7 @@ async def test_meta_01_and_02_no_metadata(before: int) -> None:
             await write(client, "s", before)
         found = await client.get_stream_metadata("s")
         assert (found.stream, found.is_stream_deleted) == ("s", False)
-        assert (found.version, found.raw) == (-1, b"")
+        assert (found.version, found.raw, found.updated) == (-1, b"", None)
         assert found.metadata == StreamMetadata()
 
 
@@ -74,6 +74,9 @@ async def test_meta_04_versions(version: int, again: int, before: int) -> None:
             assert await last_of(client.set_stream_metadata("s", metadata, expected)) == number
             found = await client.get_stream_metadata("s")
             assert (found.version, found.metadata) == (number, metadata)
+            event = await client.get_event("$$s", number)
+            assert event is not None
+            assert found.updated == event.created
 
 
 async def test_meta_05_wrong_versions() -> None:

@@ -1,4 +1,4 @@
-"""What holds for every call: replies cut at any byte, and waits that are cancelled."""
+"""What holds for every call: replies cut at any byte, or twice, and waits that are cancelled."""
 
 from __future__ import annotations
 
@@ -65,6 +65,16 @@ async def test_replies_cut_at_every_byte(call: Call) -> None:
         assert client.stats().in_flight == 0
         await client.close()
         await serving_all
+
+
+@every_call
+async def test_every_reply_twice(call: Call) -> None:
+    async with connected() as (client, link, peer):
+        async with serving(link, lambda request: (answer(request) or b"") * 2):
+            await call(client)
+            await client.ping()
+        assert client.stats().in_flight == client.stats().waiting == 0
+        assert peer.connections == 1
 
 
 @every_call

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from client.calls import Call, every_call
-from client.peer import Peer, connected, outcome, reply_to, serving, soon
+from client.peer import Peer, connected, eventually, outcome, reply_to, serving, soon
 
 import fastpump
 from fastpump.exceptions import ClientClosed
@@ -85,6 +85,20 @@ async def test_server_that_never_reads_cannot_hold_up_close() -> None:
         await client.close()
         for error in await asyncio.gather(*map(outcome, calls)):
             assert isinstance(error, ClientClosed)
+
+
+async def test_close_that_is_cancelled_leaves_no_connection() -> None:
+    async with connected() as (client, _, _):
+        calls = [soon(client.publish_event("s", "t", bytes(1_000_000))) for _ in range(20)]
+        await asyncio.sleep(0.05)
+        closing = soon(client.close())
+        await asyncio.sleep(0)
+        closing.cancel()
+        await asyncio.wait({closing})
+        assert closing.cancelled()
+        for error in await asyncio.gather(*map(outcome, calls)):
+            assert isinstance(error, ClientClosed)
+        await eventually(lambda: client.stats().queued_bytes == 0)
 
 
 async def test_context_manager_closes_after_an_error() -> None:

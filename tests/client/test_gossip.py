@@ -545,7 +545,7 @@ async def test_disc_05_a_name_nobody_answers_for(monkeypatch: pytest.MonkeyPatch
         create_task = asyncio.get_running_loop().create_task
 
     monkeypatch.setattr(_gossip.asyncio, "get_running_loop", Loop)
-    with pytest.raises(_gossip.GossipFailed, match=r"not resolved within 0.01 s"):
+    with pytest.raises(_gossip.GossipFailed, match=r"be resolved: no answer within 0.01 s"):
         await _gossip.resolve(_gossip.Seed(False, "cluster.test", 2113), 0.01)
     monkeypatch.undo()
 

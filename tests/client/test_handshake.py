@@ -8,6 +8,7 @@ import logging
 import socket
 import ssl
 import sys
+from typing import Any
 
 import pytest
 from client.peer import Peer, connected, outcome, reply_to, soon
@@ -360,3 +361,10 @@ def test_pp_01_defaults() -> None:
     assert "localhost:1113" in repr(fastpump.connect())
     with pytest.warns(DeprecationWarning, match="loop"):
         fastpump.connect(loop=object())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("connect", [fastpump.connect, fastpump.sync.connect])
+def test_name_and_settings_can_be_read_back(connect: Any) -> None:
+    client = connect(name="Lovelace", max_attempts=3)
+    assert (client.name, client.settings.max_attempts) == ("Lovelace", 3)
+    assert client.settings.max_queue == fastpump.ConnectionSettings().max_queue

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+import itertools
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 
 import pytest
@@ -33,6 +34,10 @@ def starts(requests: list[Request]) -> list[int]:
 async def read_into(seen: list[int], iterator: AsyncGenerator[fastpump.Event, None]) -> None:
     async for event in iterator:
         seen.append(event.event_number)  # it stays filled when an error comes
+
+
+async def next_number(iterator: AsyncIterator[fastpump.Event]) -> int:
+    return (await anext(iterator)).event_number
 
 
 async def numbers(iterator: AsyncGenerator[fastpump.Event, None]) -> list[int]:
@@ -374,6 +379,28 @@ async def test_closed_in_the_middle() -> None:
         await client.close()
         assert isinstance(await outcome(reading), ClientClosed)
         assert seen == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("log", [False, True])
+async def test_wait_that_is_cancelled_can_be_repeated(log: bool) -> None:
+    events = events_of("s", 40)
+    async with connected() as (client, link, _):
+        answer = (lambda r: all_page(r, 40)) if log else (lambda r: stream_page(r, events))
+        async with serving(link, answer):
+            rest = client.iter_all(batch_size=3) if log else client.iter("s", batch_size=3)
+            seen: list[int] = []
+            for turns in itertools.cycle(range(7)):
+                waiting = soon(next_number(rest))
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                waiting.cancel()
+                await asyncio.wait({waiting})
+                if not waiting.cancelled():
+                    seen.append(waiting.result())
+                if len(seen) == 40:
+                    break
+            assert seen == list(range(40))
+            assert [event async for event in rest] == []
 
 
 @pytest.mark.parametrize("direction", [FORWARD, BACKWARD])

@@ -91,7 +91,7 @@ async def test_wrong_expected_version_of_a_server_that_leaves_out_zeros() -> Non
     [
         (OperationResult.StreamDeleted, errors.StreamDeleted),
         (OperationResult.AccessDenied, errors.AccessDenied),
-        (OperationResult.InvalidTransaction, errors.WriteFailed),
+        (OperationResult.InvalidTransaction, errors.InvalidTransaction),
         (99, errors.WriteFailed),
     ],
 )

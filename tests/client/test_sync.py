@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,11 @@ def public(kind: type) -> set[str]:
     return {name for name in dir(kind) if not name.startswith("_")}
 
 
+CALLS_OF_BOTH = sorted(
+    name for name in public(Client) & public(sync.Client) if callable(getattr(Client, name))
+)
+
+
 @pytest.mark.parametrize(
     ("waiting", "asynchronous"),
     [
@@ -87,14 +93,14 @@ def test_everything_asynchronous_is_there(waiting: type, asynchronous: type) -> 
     assert public(waiting) >= public(asynchronous) - by_who_makes_it
 
 
-@pytest.mark.parametrize("name", sorted(public(Client) & public(sync.Client)))
+@pytest.mark.parametrize("name", CALLS_OF_BOTH)
 def test_signatures_are_the_same(name: str) -> None:
     assert inspect.signature(getattr(sync.Client, name)).parameters == (
         inspect.signature(getattr(Client, name)).parameters
     )
 
 
-@pytest.mark.parametrize("name", sorted(public(Client) & public(sync.Client)))
+@pytest.mark.parametrize("name", CALLS_OF_BOTH)
 def test_examples_do_not_await(name: str) -> None:
     text = inspect.getdoc(getattr(sync.Client, name)) or ""
     examples = "\n".join(re.findall(r"(?:>>>|\.\.\.) .*", text))
@@ -427,6 +433,74 @@ def test_an_interrupted_wait_is_cancelled_and_the_client_stays_usable(
     client.publish_event(stream, "t")
     assert next(subscription.events).event_number == 0
     subscription.unsubscribe()
+
+
+@contextmanager
+def interrupted_on_arrival() -> Iterator[None]:
+    """A Ctrl-C that comes when the wait is over already, but has not returned."""
+    run = BackgroundLoop.run
+
+    def interrupted(self: BackgroundLoop, *args: Any) -> None:
+        run(self, *args)
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(BackgroundLoop, "run", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            yield
+
+
+@pytest.mark.parametrize("kind", ["events", "slices", "of a group", "slices of a group"])
+def test_what_arrives_at_an_interrupt_is_given_out_next(
+    client: sync.Client, stream: str, group: str, kind: str
+) -> None:
+    subscription: sync.Subscription | sync.PersistentSubscription
+    if "group" in kind:
+        subscription = client.connect_subscription(group, stream, in_flight=1, auto_ack=True)
+    else:
+        subscription = client.subscribe_to(stream, start_from=0, batch_size=1)
+    with subscription:
+        items: Iterator[Any] = subscription.slices() if "slices" in kind else subscription.events
+        for number in range(3):
+            with interrupted_on_arrival():
+                next(items)
+            item = next(items)
+            event = item[0] if "slices" in kind else item
+            assert event.event_number == number
+
+
+CTRL_C = """
+import sys
+import fastpump
+with fastpump.sync.connect(sys.argv[1], int(sys.argv[2])) as client:
+    with client.subscribe_to(sys.argv[3]) as subscription:
+        try:
+            print("waiting", flush=True)
+            next(subscription.events)
+        except KeyboardInterrupt:
+            client.publish_event(sys.argv[3], "t")
+            print(next(subscription.events).event_number, flush=True)
+            next(subscription.events)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no such signal")
+def test_ctrl_c(node: fastpump.server.Node, stream: str) -> None:
+    """The first one is caught, and the client goes on; the second one ends the program."""
+    program = subprocess.Popen(
+        [sys.executable, "-c", CTRL_C, node.host, str(node.port), stream],
+        env={**os.environ, "PYTHONPATH": str(Path(fastpump.__file__).resolve().parent.parent)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert program.stdout is not None
+    for line in ("waiting\n", "0\n"):
+        assert program.stdout.readline() == line
+        program.send_signal(signal.SIGINT)
+    _, errors = program.communicate(timeout=PATIENCE)
+    assert errors.splitlines()[-1] == "KeyboardInterrupt"
+    assert program.returncode == -signal.SIGINT
 
 
 async def test_a_caller_with_a_loop_of_its_own(node: fastpump.server.Node) -> None:
