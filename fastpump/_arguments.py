@@ -37,6 +37,12 @@ def is_host(value: object) -> TypeGuard[str]:
     return isinstance(value, str) and _HOST.fullmatch(value) is not None
 
 
+def check_host(argument: str, host: object) -> None:
+    if not is_host(host):
+        # What it is instead is not shown: there may be a password in an address.
+        raise UsageError(argument, "must be a host name or an address, with nothing around it")
+
+
 async def collect(events: Iterable[Any] | AsyncIterable[Any]) -> list[Any]:
     """All events of an iterable or asynchronous iterable."""
     if isinstance(events, list):

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Sequ
 from contextlib import aclosing
 from typing import Any, Protocol, TypeVar
 
-from fastpump._arguments import MAX_PORT, check_number
+from fastpump._arguments import MAX_PORT, check_host, check_number
 from fastpump._gossip import Gossip, GossipFailed, Seed, Source, resolve, seed_from
 from fastpump._settings import ConnectionSettings
 from fastpump.discovery import (
@@ -281,8 +281,7 @@ def discoverer_for(
         raise UsageError("selector", f"must be a function, not {selector!r:.80}")
     policy = _checked(retry_policy)
     if discovery_host is None and gossip_seeds is None:
-        if not isinstance(host, str) or not host:
-            raise UsageError("host", f"must be a name or an address, not {host!r}")
+        check_host("host", host)
         check_number("port", port, 1, MAX_PORT)
         return SingleNode(NodeService(host, port), policy)
     secure = settings.ssl_context is not None
@@ -310,7 +309,9 @@ def _checked(policy: RetryPolicy | None) -> RetryPolicy:
 
 def _seeds_from(gossip_seeds: Iterable[Any], secure: bool) -> list[Seed]:
     if isinstance(gossip_seeds, str) or not isinstance(gossip_seeds, Iterable):
-        raise UsageError("gossip_seeds", f"must be a list of them, not {gossip_seeds!r:.80}")
+        raise UsageError(
+            "gossip_seeds", f"must be a list of them, not {type(gossip_seeds).__name__}"
+        )
     seeds = [seed_from("gossip_seeds", given, secure) for given in gossip_seeds]
     if not seeds:
         raise UsageError("gossip_seeds", "must name at least one")

@@ -82,7 +82,7 @@ cdef class EventFeed:
     cdef object take(self):
         cdef Py_ssize_t index = self.given
         if index == self.size:
-            raise RuntimeError("two loops take the events of one iterator")
+            raise RuntimeError("take events with `async for`, in one loop at a time")
         self.given += 1
         try:
             return self.batch[index] if self.page is None else event_at(self.page, index)

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import orjson
 
-from fastpump._arguments import MAX_PORT, check_number, is_host
+from fastpump._arguments import MAX_PORT, check_host, check_number, is_host
 from fastpump._patience import within
 from fastpump.discovery import DiscoveredNode, NodeService, NodeState
 from fastpump.exceptions import UsageError
@@ -78,10 +78,11 @@ def seed_from(argument: str, given: object, secure: bool) -> Seed:
     if isinstance(given, str):
         return _seed_from_text(argument, given, secure)
     if not isinstance(given, (tuple, list)) or len(given) < 2:
-        raise UsageError(argument, f"must be (host, port) or 'host:port', not {given!r:.80}")
+        raise UsageError(
+            argument, f"must be (host, port) or 'host:port', not {type(given).__name__}"
+        )
     host, port = given[:2]
-    if not is_host(host):
-        raise UsageError(argument, f"must have a host name or an address, not {host!r:.80}")
+    check_host(argument, host)
     check_number(argument, port, 1, MAX_PORT)
     return Seed(secure, host, port)
 

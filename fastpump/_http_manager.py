@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
-from fastpump._arguments import check_name, check_number
+from fastpump._arguments import check_host, check_name, check_number
 from fastpump._settings import context_for
 from fastpump.exceptions import (
     ClientClosed,
@@ -47,7 +47,7 @@ class HttpManager:
         ca_file: str | os.PathLike[str] | None = None,
         timeout: float = 7.0,
     ) -> None:
-        check_name("host", host)
+        check_host("host", host)
         check_number("port", port, 1, 65535)
         if (username is None) != (password is None):
             raise UsageError("password" if password is None else "username", "is missing")

@@ -256,9 +256,19 @@ def test_disc_01_how_seeds_are_written(given: Any, secure: bool, expected: str) 
     assert str(_gossip.seed_from("gossip_seeds", given, secure)) == expected
 
 
-def test_a_password_in_a_seed_is_not_repeated() -> None:
+@pytest.mark.parametrize(
+    "address",
+    [
+        {"host": "tcp://ada:secret@node"},
+        {"discovery_host": "http://ada:secret@node"},
+        {"gossip_seeds": "http://ada:secret@node:2113"},
+        {"gossip_seeds": ["http://ada:secret@node:2113"]},
+        {"gossip_seeds": [("http://ada:secret@node", 2113)]},
+    ],
+)
+def test_a_password_in_an_address_is_not_repeated(address: dict[str, Any]) -> None:
     with pytest.raises(exceptions.UsageError) as caught:
-        fastpump.connect(gossip_seeds=["http://ada:secret@node:2113"])
+        fastpump.connect(**address)
     assert "secret" not in str(caught.value)
 
 

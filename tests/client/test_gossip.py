@@ -342,7 +342,7 @@ async def test_a_member_that_cannot_be_reached_is_tried_again_if_there_is_no_oth
         assert len(seed.requests) == 3
 
 
-@pytest.mark.parametrize("host", ["a\x00b", "a b", "é" * 300])
+@pytest.mark.parametrize("host", ["a..b", "é" * 200])
 async def test_a_single_node_at_an_address_that_is_none(host: str) -> None:
     error = await outcome(fastpump.connect(host, reconnect_delay=0).connect())
     assert isinstance(error, ConnectFailed)

@@ -500,6 +500,15 @@ async def test_log_page_that_does_not_advance(direction: StreamDirection, follow
         assert len(requests) == 1
 
 
+async def test_taken_in_another_way() -> None:
+    async with connected() as (client, _, _):
+        with pytest.raises(RuntimeError, match="async for"):
+            for _ in client.iter("s"):  # type: ignore[attr-defined]
+                pass
+        with pytest.raises(RuntimeError, match="async for"):
+            await client.iter("s")
+
+
 async def test_wrong_arguments() -> None:
     async with connected() as (client, link, _):
         for arguments in (

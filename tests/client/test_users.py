@@ -240,6 +240,7 @@ async def test_with_tls() -> None:
     ("options", "named"),
     [
         ({"host": ""}, "host"),
+        ({"host": "http://ada:engine@node"}, r"host: must be a host name or an address, with"),
         ({"port": 0}, "port"),
         ({"username": "ada"}, "password"),
         ({"password": "engine"}, "username"),
