@@ -293,6 +293,9 @@ cdef class Packer:
             or self.held_events >= self.max_events or self.held_bytes >= self.max_bytes
         )
 
+    # Wherever an object is made below, and in whatever is called, garbage may be collected, and
+    # finalizers may give events to this packer: what was looked at before may have changed by then.
+
     cdef int pack(self, object stream, object given, Py_ssize_t index) except -1:
         cdef Part part
         cdef NewEventData event
@@ -307,7 +310,7 @@ cdef class Packer:
         lane = self.lane_of(stream)
         if lane.filling is not None and lane.filling.size + size > self.max_batch_bytes:
             self.close_batch(lane)
-        if lane.filling is None:
+        while lane.filling is None:
             self.open_batch(lane)
         lane.filling.add(&part)
         self.given += 1
@@ -329,11 +332,13 @@ cdef class Packer:
             if found != NULL:
                 return <Lane>found
         utf8_of(stream, "stream", ARGUMENTS, &ignored)
-        lane = self.lanes[stream] = Lane(stream)
-        return lane
+        return self.lanes.setdefault(stream, Lane(stream))
 
     cdef int open_batch(self, Lane lane) except -1:
-        lane.filling = Batch(lane.stream)
+        batch = Batch(lane.stream)
+        if lane.filling is not None:
+            return 0
+        lane.filling = batch
         if not lane.gathering:
             lane.gathering = True
             self.gathering.append(lane)
@@ -343,10 +348,12 @@ cdef class Packer:
 
     cdef int close_batch(self, Lane lane) except -1:
         if lane.full is None:
-            lane.full = deque()
-        lane.full.append(lane.filling)
-        lane.filling = None
-        lane.due = False
+            full = deque()
+            lane.full = lane.full or full
+        if lane.filling is not None:
+            lane.full.append(lane.filling)
+            lane.filling = None
+            lane.due = False
         return self.make_ready(lane)
 
     cdef int make_ready(self, Lane lane) except -1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
 from collections.abc import Awaitable
 from typing import Any
@@ -148,6 +149,50 @@ def test_events_given_while_an_event_is_taken() -> None:
     [outer], [inner] = [batch.events() for batch in told.taken()]
     assert (outer.data, outer.metadata) == (b'{"b":"' + b"+" * 5000 + b'"}', b'{"c":1}')
     assert inner.data == b'{"a":"' + b"-" * 5000 + b'"}'
+
+
+@pytest.mark.parametrize("limit", [1, 2, 1000])
+@pytest.mark.parametrize("place", ["gathering", "ready", "garbage"])
+def test_events_given_by_whatever_is_called(place: str, limit: int) -> None:
+    """None is lost if taking an event of a stream gives another one of it."""
+    told, given, is_giving = Told(), 0, False
+
+    def give() -> None:
+        nonlocal given
+        given += 1
+        told.packer.send(f"s-{given % 3}", event(str(given)))
+
+    def give_once_more(*_: Any) -> None:
+        nonlocal is_giving
+        if not is_giving:
+            is_giving = True
+            give()
+            is_giving = False
+
+    on_gathering = give_once_more if place == "gathering" else told.on_gathering
+    on_ready = give_once_more if place == "ready" else told.on_ready
+    told.packer = Packer(limit, 1 << 20, 1000, 1 << 20, told.hold, on_gathering, on_ready)
+    thresholds = gc.get_threshold()
+    if place == "garbage":
+        gc.callbacks.append(give_once_more)
+        gc.set_threshold(1)
+    try:
+        for _ in range(100):
+            give()
+    finally:
+        gc.set_threshold(*thresholds)
+        if place == "garbage":
+            gc.callbacks.remove(give_once_more)
+    told.packer.release()
+    batches = told.taken()
+    assert given > 100
+    events = [int(event.data) for batch in batches for event in batch.events()]
+    assert sorted(events) == list(range(1, given + 1))
+    assert told.packer.held_events == given
+    for batch in batches:
+        told.packer.let_go(batch)
+    assert (told.packer.held_events, told.packer.held_bytes) == (0, 0)
+    assert not told.packer.lanes
 
 
 def test_who_is_told_and_when() -> None:
