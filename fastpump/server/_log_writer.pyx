@@ -119,7 +119,7 @@ cdef class LogWriter:
         return [first_number, start, count]
 
     def append_tombstone(
-        self, str stream not None, int64_t stream_id, bytes event_id, int64_t ticks
+        self, str stream not None, int64_t stream_id, bytes event_id not None, int64_t ticks
     ):
         """Encode the record of a hard delete (section 7.1). Returns its run, as `append` does."""
         cdef EventSpan span

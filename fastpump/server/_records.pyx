@@ -20,7 +20,7 @@ Readers are given the end of their bytes and check it; what does not fit raises 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.unicode cimport PyUnicode_DecodeUTF8
-from libc.stdint cimport int64_t, uint32_t
+from libc.stdint cimport INT64_MAX, int64_t, uint32_t
 from libc.string cimport memcmp
 
 from fastpump._varint cimport (
@@ -176,6 +176,8 @@ cdef inline int take_positions(Cursor* body, int64_t* commit, int64_t* prepare) 
         damaged()
     if read_int64(body, prepare) != WIRE_OK:
         damaged()
+    if not (0 <= commit[0] < INT64_MAX and 0 <= prepare[0] < INT64_MAX):
+        damaged()                          # the position behind it is one, too
     return 0
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from fastpump._requests import encode_write_events
 from fastpump.messages import NewEvent
-from fastpump.server import _records
+from fastpump.server import _messages, _records
 from fastpump.server._ids import IdTable
 from fastpump.server._log_writer import LogWriter
 from fastpump.server._messages import decode_write_events, encode_reply, encode_write_completed
@@ -72,6 +72,16 @@ def test_damaged_bytes(reader: str) -> None:
         except StoreDamaged:
             refused += 1
     assert refused > 100
+
+
+@pytest.mark.parametrize(("commit", "prepare"), [(2**63 - 1, 0), (5, 2**63 - 1), (-1, 5)])
+def test_a_position_that_has_none_behind_it(commit: int, prepare: int) -> None:
+    body = _messages.encode_fields(b"record", None, commit, prepare)
+    segment = _messages.encode_fields(None, None, body)
+    with pytest.raises(StoreDamaged):
+        _records.positions_of(segment, 0)
+    with pytest.raises(StoreDamaged):
+        _records.offsets_before(segment, 0, LAST, LAST)
 
 
 @pytest.mark.parametrize("size", [0, 15, 17])
