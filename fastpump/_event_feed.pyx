@@ -114,6 +114,7 @@ cdef PyObject* end_by_exception(PyObject* feed) except? NULL:
 cdef PySendResult end_by_result(
     PyObject* feed, PyObject* sent, PyObject** result
 ) except PYGEN_ERROR:
+    result[0] = NULL                       # what it is where this ends by an exception
     event = (<EventFeed>feed).take()
     Py_INCREF(<PyObject*>event)
     result[0] = <PyObject*>event

@@ -328,6 +328,8 @@ cdef class EventTable:
         cdef int64_t last_commit = -1
         cdef int64_t last_prepare = -1
         cdef int64_t commit, prepare
+        if self.without_positions and self.length:
+            return False
         for i in range(self.length):
             commit = prepare = -1
             c.pos = self.base + self.extents[i].begin

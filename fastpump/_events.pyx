@@ -341,6 +341,8 @@ cdef class EventRecord:
             stream, id, event_number, type, data, metadata, created, is_json
         )
         cdef Event event = <Event>_event_from_bytes(encode_field(1, record))
+        if self.page is not None:          # since before, or since the arguments were encoded
+            raise TypeError("an event does not change")
         self.page = event.page
         self.record = event.item.event
 
@@ -430,6 +432,8 @@ cdef class Event:
             commit, prepare = position
             resolved += encode_number(3, commit) + encode_number(4, prepare)
         cdef Event parsed = <Event>_event_from_bytes(resolved)
+        if self.page is not None:          # since before, or since `position` was unpacked
+            raise TypeError("an event does not change")
         self.page = parsed.page
         self.item = parsed.item
 

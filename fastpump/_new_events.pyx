@@ -15,6 +15,7 @@ cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.unicode cimport PyUnicode_AsUTF8String, PyUnicode_GET_LENGTH
 from libc.stdint cimport uint32_t, uint64_t
+from libc.string cimport memcpy
 
 from fastpump._ids cimport random_id_to_wire, uuid_from_wire, uuid_to_wire
 from fastpump._varint cimport (
@@ -93,14 +94,18 @@ cdef class NewEventData:
 cdef int set_fields(
     NewEventData event, object id, object type, object data, object metadata
 ) except -1:
+    cdef unsigned char[16] wire_id
     if id is None:
-        random_id_to_wire(event.wire_id)
+        random_id_to_wire(wire_id)
     elif not isinstance(id, UUID):
         raise UsageError("id", f"must be a UUID, not {id.__class__.__name__}")
     elif id.int == 0:
         raise UsageError("id", "must not be the all-zero UUID")
     else:
-        uuid_to_wire(id, event.wire_id)
+        uuid_to_wire(id, wire_id)
+    if event.type is not None:             # since before, or since its id was asked for its bytes
+        raise TypeError("an event does not change")
+    memcpy(event.wire_id, wire_id, 16)
     event.type = type
     event.data = data
     event.metadata = metadata
@@ -180,7 +185,7 @@ cdef int prepare(Part* part, NewEventData event, Py_ssize_t index, list alive) e
     """Fill `part`. `index` is the event's place in a list, or what stands for it: see the .pxd.
 
     Nothing is asked of subclasses of str: their answers may be anything, and `part` points to what
-    they could change.
+    they could change. Bodies may run whatever they like: an event does not change.
     """
     cdef bint ignored = False
     cdef object body

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from wire import reference, views
-from wire.scrambling import messages
+from wire.scrambling import length_delimited, messages
 
 from fastpump import _replies
 from fastpump._events import delivery_of
@@ -76,6 +76,16 @@ class TestOrder:
     def test_positions_that_are_not_known(self) -> None:
         assert not self.pushed(None).are_in_log_order()
         assert not self.pushed(None, (2, 2)).are_in_log_order()
+
+    def test_streams_have_no_positions(self) -> None:
+        """Whatever stands where others have theirs."""
+        event = reference.PROTO2.encode(
+            "ResolvedEvent", {"event": {"event_type": "t"}, "commit_position": 7}
+        )
+        frame = views.one_frame(0xB3, length_delimited(1, event))
+        _, page, _ = _replies.decode_stream_slice(frame, "s", 0, 0)
+        assert page[0].position is None
+        assert not page.are_in_log_order()
 
 
 class TestLifetime:
@@ -265,6 +275,14 @@ class TestConstruction:
         with pytest.raises(TypeError):
             page.__init__([])  # type: ignore[misc]
         assert len(page) == 1
+
+    def test_events_do_not_change(self) -> None:
+        event, record = Event(RECORD), EventRecord("s", UUID(int=7), 3, "t")
+        with pytest.raises(TypeError, match="an event does not change"):
+            event.__init__(LINK)  # type: ignore[misc]
+        with pytest.raises(TypeError, match="an event does not change"):
+            record.__init__("other", UUID(int=8), 4, "t")  # type: ignore[misc]
+        assert (event.event, record.stream) == (RECORD, "s")
 
     @pytest.mark.parametrize("argument", [None, "record", b"", LINK.to_bytes()])
     def test_what_is_no_record(self, argument: object) -> None:

@@ -376,6 +376,32 @@ class TestNewEvents:
         assert [event["data"] for event in written] == [b"given", b"next"]
         assert events == []
 
+    def test_an_event_does_not_change(self) -> None:
+        """Not even while it is encoded: what was read of it would lie in memory that is free."""
+
+        class Changing(bytearray):
+            def __bytes__(self) -> bytes:
+                event.__init__(None, "other", b"", None)  # type: ignore[misc]
+                return b""
+
+        event = NewEvent("".join(["t"] * 1000), SOME_UUID, Changing(b"given"))
+        with pytest.raises(TypeError, match="an event does not change"):
+            _requests.encode_write_events(ID, "s", -2, [event])
+        with pytest.raises(TypeError, match="an event does not change"):
+            event.__init__(None, "other", b"", None)  # type: ignore[misc]
+        assert tuple(event) == (SOME_UUID, "t" * 1000, b"given", None)
+
+    def test_an_event_that_its_own_id_fills_in(self) -> None:
+        class Filling(int):
+            def to_bytes(self, *_: Any, **__: Any) -> bytes:
+                event.__init__(SOME_UUID, "first", b"", None)  # type: ignore[misc]
+                return bytes(16)
+
+        event: Any = NewEventData.__new__(NewEventData)
+        with pytest.raises(TypeError, match="an event does not change"):
+            event.__init__(UUID(int=Filling(1)), "second", b"", None)
+        assert tuple(event) == (SOME_UUID, "first", b"", None)
+
     def test_new_ids_are_distinct_version_4_uuids(self) -> None:
         events = [NewEvent("t") for _ in range(1000)]
         written = _events_in(_requests.encode_write_events(ID, "s", -2, events))
