@@ -10,6 +10,8 @@ from typing import Any
 EXIT_CODE = 130
 """What a shell expects of a program that was stopped by SIGINT."""
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
 
 class Interrupt:
     """While entered, the first SIGINT (or SIGTERM) sets `requested`; a second one kills as usual.
@@ -38,7 +40,7 @@ class Interrupt:
         self._event.set()
 
     def __enter__(self) -> Interrupt:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in SIGNALS:
             self._previous[number] = signal.signal(number, self._on_signal)
         return self
 

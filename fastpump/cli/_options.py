@@ -6,7 +6,7 @@ import contextlib
 import functools
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import click
@@ -23,13 +23,13 @@ DEFAULT_PORT = 1113
 class Server:
     """Where events go to or come from, and as whom: what the options say about it."""
 
-    connection_string: str | None
+    connection_string: str | None = field(repr=False)
     host: str | None
     port: int | None
     tls: bool
     ca_file: str | None
     username: str | None
-    password: str | None = None
+    password: str | None = field(default=None, repr=False)
 
     def with_password(self) -> Server:
         """The same with the user's password; asks for it if the environment has none."""
@@ -90,7 +90,7 @@ def server_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(command)
     def with_server(**options: Any) -> Any:
-        fields = {field: options.pop(field) for field in _FIELDS}
+        fields = {name: options.pop(name) for name in _FIELDS}
         if fields["connection_string"] is not None and (fields["host"] or fields["port"]):
             raise click.UsageError("--connection-string and --host or --port are one too many")
         return command(server=Server(**fields), **options)

@@ -29,7 +29,7 @@ class Sample(NamedTuple):
 
     events: int
     bytes: int
-    done: int = 0
+    done: float = 0
     total: int = 0
 
 

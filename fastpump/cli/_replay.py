@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from base64 import b64encode
-from collections.abc import AsyncIterator, Iterable
-from typing import IO, Any
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, NamedTuple
 
 import orjson
 
 import fastpump
+from fastpump.cli._options import Server
 from fastpump.cli._progress import Sample
 
 SYSTEM_PREFIX = "$"
@@ -51,93 +56,167 @@ def _put_body(fields: dict[str, Any], name: str, body: bytes, may_be_json: bool)
     fields[f"{name}_base64"] = b64encode(body).decode()
 
 
-class Replay:
-    """Reads a stream, or with `stream` None the log of all events, forwards to its end.
+@dataclass(frozen=True)
+class Plan:
+    """What is read, and where it is written."""
 
-    `start` is an event number or a position; a `filter` is for the log only. With an `output` every
-    event becomes a line there. Events of the server's own are left out unless `system` is true.
-    The counters may be looked at while it runs.
+    server: Server
+    streams: Sequence[str] = ()
+    from_event: int = 0
+    """The number of the first event wanted of each stream."""
+    ranges: Sequence[fastpump.LogRange] = ()
+    """Of the log, if there are no streams."""
+    end: int = 0
+    """How far the log goes, as a commit position: where a replay of it will be complete."""
+    filter: fastpump.Filter | None = None
+    batch_size: int = 500
+    system: bool = False
+    """Whether the server's own events are wanted too."""
+    connections: int = 1
+    pieces: Sequence[Path | None] = ()
+    """A file for each range, or one for all streams; None is standard output. Without any nothing
+    is written."""
+
+
+class Place(NamedTuple):
+    """How far a range was read, or streams; what it tells of is in its piece."""
+
+    next: int | fastpump.Position
+    """Where a later replay goes on; means nothing for several streams."""
+    size: int = 0
+    """Bytes of the piece. What lies behind them is not finished."""
+    is_complete: bool = False
+    """Whether another piece may follow: after a range that was read to its end, and always after
+    streams, each of which lies in one piece."""
+
+
+class Report(NamedTuple):
+    """How far a replay is."""
+
+    sample: Sample
+    """The bytes are data, without metadata. What is done is counted in bytes of the log or in
+    streams."""
+    places: Sequence[Place]
+    """Of each piece."""
+    streams: int
+    """Which were read to their end."""
+
+    @property
+    def reached(self) -> int:
+        """The first piece that no other may follow, or else the last one."""
+        incomplete = (index for index, place in enumerate(self.places) if not place.is_complete)
+        return next(incomplete, len(self.places) - 1)
+
+
+class Reader:
+    """Reads what a plan says, forwards to the end, and makes lines of it.
+
+    It may be cancelled at any time, and its report looked at while it runs.
     """
 
-    def __init__(
-        self,
-        client: fastpump.Client,
-        stream: str | None,
-        *,
-        filter: fastpump.Filter | None = None,
-        start: int | fastpump.Position,
-        batch_size: int,
-        output: IO[bytes] | None,
-        system: bool = False,
-    ) -> None:
-        self._client = client
-        self._stream = stream
-        self._filter = filter
-        self._output = output
-        self._system = system
-        self._start = start
-        self._batch_size = batch_size
-        self._stopped = False
-        self._end = 0
-        self.next: int | fastpump.Position = start
-        """Where a later replay goes on."""
-        self.events = 0
-        self.bytes = 0
-        """The events' data, without metadata."""
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._files: Sequence[IO[bytes]] = ()
+        self._events = self._bytes = 0
+        self._streams = 0
+        self._parts: dict[str, float] = {}  # how much was read of the streams under way
+        if plan.streams:
+            self._places = [Place(plan.from_event, is_complete=True)]
+        else:
+            self._places = [Place(part.start) for part in plan.ranges]
 
-    def look(self) -> Sample:
-        """How far it is, in event numbers or in the log's bytes."""
-        done = self.next if isinstance(self.next, int) else self.next.commit
-        return Sample(self.events, self.bytes, min(done, self._end), self._end)
-
-    def stop(self) -> None:
-        """Take no further page; `run` returns."""
-        self._stopped = True
+    def report(self) -> Report:
+        """How far it is."""
+        if self._plan.streams:
+            done, total = self._streams + sum(self._parts.values()), len(self._plan.streams)
+        else:
+            done, total = self._way()
+        sample = Sample(self._events, self._bytes, done, total)
+        return Report(sample, tuple(self._places), self._streams)
 
     async def run(self) -> None:
-        """Read to the end."""
-        pages = self._log_pages() if self._stream is None else self._stream_pages(self._stream)
-        async for page in pages:
-            self._take(page)
-            if self._stopped:
-                return
+        """Read to the end.
 
-    async def _stream_pages(self, stream: str) -> AsyncIterator[Iterable[fastpump.Event]]:
-        assert isinstance(self._start, int)
-        async for page in self._client.iter_slices(
-            stream, from_event=self._start, batch_size=self._batch_size, resolve_links=False
-        ):
-            self._end = page.last_event_number + 1
-            self.next = page.next_event_number
-            yield page
+        Raises:
+            ReplayFailed: some streams could not be read; the others were.
+            FastpumpError: nothing more can be read.
+            OSError: nothing more can be written.
+        """
+        plan = self._plan
+        with opened(plan.pieces) as self._files:
+            async with fastpump.Replay(plan.server.connect, plan.connections) as replay:
+                await (self._read_streams(replay) if plan.streams else self._read_log(replay))
 
-    async def _log_pages(self) -> AsyncIterator[Iterable[fastpump.Event]]:
-        assert not isinstance(self._start, int)
-        last = await self._client.get_all(
-            direction=fastpump.StreamDirection.Backward,
-            from_position=fastpump.End,
-            max_count=1,
+    async def _read_streams(self, replay: fastpump.Replay) -> None:
+        async for page in replay.streams(
+            dict.fromkeys(self._plan.streams, self._plan.from_event),
+            batch_size=self._plan.batch_size,
             resolve_links=False,
-        )
-        self._end = last.start_position.commit
-        async for page in self._client.iter_all_slices(
-            from_position=self._start,
-            batch_size=self._batch_size,
-            resolve_links=False,
-            filter=self._filter,
-            max_search_window=None if self._filter is None else SEARCH_WINDOW,
         ):
-            self.next = page.next_position
-            yield page
+            self._take(page, 0, page.next_event_number, True)
+            if page.is_end_of_stream:
+                self._parts.pop(page.stream, None)
+                self._streams += 1
+            else:
+                self._parts[page.stream] = page.next_event_number / (page.last_event_number + 1)
 
-    def _take(self, page: Iterable[fastpump.Event]) -> None:
-        if not self._system:
-            page = [event for event in page if not event.type.startswith(SYSTEM_PREFIX)]
+    async def _read_log(self, replay: fastpump.Replay) -> None:
+        plan = self._plan
+        index_of = {part: index for index, part in enumerate(plan.ranges)}
+        async for page in replay.log(
+            plan.ranges,
+            batch_size=plan.batch_size,
+            resolve_links=False,
+            filter=plan.filter,
+            max_search_window=None if plan.filter is None else SEARCH_WINDOW,
+        ):
+            self._take(page.events, index_of[page.range], page.next_position, page.is_last)
+
+    def _take(
+        self,
+        events: Iterable[fastpump.Event],
+        index: int,
+        following: int | fastpump.Position,
+        is_complete: bool,
+    ) -> None:
+        """A page for the piece with this index."""
+        if not self._plan.system:
+            events = [event for event in events if not event.type.startswith(SYSTEM_PREFIX)]
         count = size = 0
-        for event in page:
+        for event in events:
             count += 1
             size += len(event.data)
-        if self._output is not None:
-            self._output.write(b"".join(map(to_line, page)))
-        self.events += count
-        self.bytes += size
+        written = self._places[index].size
+        if self._files:
+            written += write_lines(events, self._files[index])
+        self._places[index] = Place(following, written, is_complete)
+        self._events += count
+        self._bytes += size
+
+    def _way(self) -> tuple[int, int]:
+        """How much of its ranges was read, and how much there is, in bytes of the log."""
+        done = total = 0
+        for part, place in zip(self._plan.ranges, self._places, strict=True):
+            assert not isinstance(place.next, int)
+            end = self._plan.end if part.end is None else part.end.commit
+            done += min(place.next.commit, end) - min(part.start.commit, end)
+            total += max(end - part.start.commit, 0)
+        return done, total
+
+
+def write_lines(events: Iterable[fastpump.Event], file: IO[bytes]) -> int:
+    """Write events so that the system has them; how many bytes they took."""
+    lines = b"".join(map(to_line, events))
+    file.write(lines)
+    file.flush()
+    return len(lines)
+
+
+@contextlib.contextmanager
+def opened(pieces: Sequence[Path | None]) -> Iterator[list[IO[bytes]]]:
+    """The files, open for writing; None stands for standard output."""
+    with contextlib.ExitStack() as stack:
+        yield [
+            sys.stdout.buffer if path is None else stack.enter_context(path.open("wb"))
+            for path in pieces
+        ]
