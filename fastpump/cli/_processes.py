@@ -34,6 +34,9 @@ LOG = logging.getLogger("fastpump.cli")
 class ProcessFailed(FastpumpError):
     """A process ended without a word."""
 
+    def __init__(self, exit_code: int | None) -> None:
+        super().__init__(f"A process of the replay ended with exit code {exit_code}")
+
 
 class End(NamedTuple):
     """The last thing a process says: what kept it from reading to the end, if anything did."""
@@ -62,7 +65,7 @@ def together(reports: Sequence[Report]) -> Report:
     places = [Place(0)] * sum(len(report.places) for report in reports)
     for number, report in enumerate(reports):
         places[number :: len(reports)] = report.places
-    return Report(sample, places, sum(report.streams for report in reports))
+    return Report(sample, tuple(places), sum(report.streams for report in reports))
 
 
 class Processes:
@@ -171,8 +174,7 @@ class _Worker:
                 else:
                     LOG.warning("%s", said)
         self._process.join()
-        code = self._process.exitcode
-        self.error = end.error if end else ProcessFailed(f"A process ended with exit code {code}")
+        self.error = end.error if end else ProcessFailed(self._process.exitcode)
 
     def stop(self) -> None:
         """Have it end soon, and tell before how far it is."""

@@ -64,8 +64,9 @@ class Job:
     async def run(self) -> None:
         """Read to the end, and write it; it may be cancelled.
 
-        However it ends, the output holds whole lines: those of the log up to the place where the
-        rest begins, and of several streams whatever was read.
+        Stopped or failed, it leaves whole lines in the output: those of the log up to where the
+        rest begins, and of several streams whatever was read. Only where writing itself fails the
+        last line may be incomplete.
 
         Raises:
             FastpumpError: nothing more could be read; nothing at all of the only stream.

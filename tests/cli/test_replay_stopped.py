@@ -1,0 +1,305 @@
+"""A wide replay that is stopped: what it has written, where it can go on, what it leaves behind."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from client.pages import all_page
+from client.peer import Link, Peer, Request, eventually, serving, soon
+from clilib import ENVIRONMENT, PATIENCE, Run, Served, Start
+
+import fastpump
+from fastpump.cli import _replay_job
+from fastpump.cli.app import app
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are found in /proc")
+
+COUNT = 2_000
+"""Events in the log; the one with number n is at position n + 1."""
+WIDTHS = [
+    ["--connections", "1"],
+    ["--connections", "3"],
+    ["--processes", "2"],
+    ["--processes", "2", "--connections", "5"],
+]
+every_width = pytest.mark.parametrize("width", WIDTHS, ids=" ".join)
+processes_only = pytest.mark.parametrize("width", WIDTHS[2:], ids=" ".join)
+
+
+class Log:
+    """A server of a log that answers so many requests to read it, and then none any more."""
+
+    def __init__(self, peer: Peer, answers: int | None) -> None:
+        self.options = ["--host", peer.host, "--port", str(peer.port), "--username", "admin"]
+        self.options += ["--chunk-size", "1", "--batch-size", "10"]
+        self.answers = answers
+        self.requests = 0
+        self.links: list[Link] = []
+
+    @property
+    def is_silent(self) -> bool:
+        return self.answers is not None and self.requests > self.answers
+
+    def answer(self, request: Request) -> bytes | None:
+        self.requests += 1
+        return None if self.is_silent else all_page(request, COUNT)
+
+
+@asynccontextmanager
+async def serving_log(answers: int | None) -> AsyncIterator[Log]:
+    async def accept() -> None:
+        async with AsyncExitStack() as stack:
+            while True:
+                link = await peer.accept()
+                # It may have been made by a process that is stopped already.
+                with suppress(asyncio.IncompleteReadError, ConnectionError):
+                    await link.handshake()
+                    log.links.append(link)
+                    await stack.enter_async_context(serving(link, log.answer))
+
+    async with Peer() as peer:
+        log = Log(peer, answers)
+        accepting = soon(accept())
+        try:
+            yield log
+        finally:
+            accepting.cancel()
+            await asyncio.wait({accepting})
+
+
+class Command:
+    """A replay as if typed in at a terminal: it and what it starts are a group of processes."""
+
+    def __init__(self, start: Start, output: Path, *arguments: str) -> None:
+        self.output = output
+        self.process = start("replay", *arguments, "-o", str(output), start_new_session=True)
+
+    def signal_all(self, number: int) -> None:
+        os.killpg(self.process.pid, number)
+
+    @property
+    def workers(self) -> list[int]:
+        """The ids of its processes."""
+        return [
+            pid
+            for pid, command in processes_of(self.process.pid)
+            if b"multiprocessing.spawn" in command
+        ]
+
+    async def end(self) -> tuple[int, str]:
+        """Its exit code and what it said, once nothing of it runs or lies about any more."""
+        _, errors = await asyncio.to_thread(self.process.communicate, timeout=PATIENCE)
+        await eventually(lambda: not list(processes_of(self.process.pid)))
+        assert {path.name for path in self.output.parent.iterdir()} <= {self.output.name}
+        assert "Traceback" not in errors
+        return self.process.returncode, errors
+
+
+def processes_of(session: int) -> Iterator[tuple[int, bytes]]:
+    """The processes of a session that run: their ids and command lines."""
+    for folder in Path("/proc").iterdir():
+        try:
+            status = (folder / "stat").read_text().rpartition(")")[2].split()
+            if int(status[3]) == session and status[0] != "Z":
+                yield int(folder.name), (folder / "cmdline").read_bytes()
+        except (OSError, ValueError):
+            pass  # it has ended, or is no process
+
+
+def positions(path: Path) -> list[int]:
+    return [json.loads(line)["position"][0] for line in path.read_bytes().splitlines()]
+
+
+def place_in(errors: str, how: str) -> str:
+    (line,) = [line for line in errors.splitlines() if line.startswith(f"{how}; go on with --from")]
+    return line.rpartition(" ")[2]
+
+
+async def assert_whole(log: Log, run: Run, output: Path, where: str) -> None:
+    """What was written, and what is read from there on, is the log."""
+    before = positions(output) if output.exists() else []
+    log.answers = None
+    done = await asyncio.to_thread(run, "replay", *log.options, "--from", where, "-o", str(output))
+    assert done.returncode == 0, done.stderr
+    assert before + positions(output) == list(range(1, COUNT + 1))
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    folder = tmp_path / "output"
+    folder.mkdir()
+    return folder / "out.ndjson"
+
+
+# --- Ctrl-C ---
+
+
+@every_width
+@pytest.mark.parametrize("answers", [0, 2, 30, 120])
+async def test_ctrl_c_with_a_server_that_is_silent(
+    start: Start, run: Run, output: Path, width: list[str], answers: int
+) -> None:
+    """While the log is divided, and while it is read."""
+    async with serving_log(answers) as log:
+        command = Command(start, output, *log.options, *width)
+        await eventually(lambda: log.is_silent)
+        command.signal_all(signal.SIGINT)
+        code, errors = await command.end()
+        assert code == 130
+        await assert_whole(log, run, output, place_in(errors, "Stopped"))
+
+
+async def test_ctrl_c_while_it_connects(start: Start, output: Path) -> None:
+    async with Peer() as peer:
+        server = ["--host", peer.host, "--port", str(peer.port)]
+        command = Command(start, output, *server, "--processes", "2")
+        await peer.accept()
+        command.signal_all(signal.SIGINT)
+        code, errors = await command.end()
+        assert (code, place_in(errors, "Stopped")) == (130, "0/0")
+
+
+@processes_only
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_stopped_while_its_processes_start(
+    start: Start, run: Run, output: Path, width: list[str], number: int
+) -> None:
+    async with serving_log(None) as log:
+        command = Command(start, output, *log.options, *width)
+        await eventually(lambda: command.workers)
+        command.signal_all(number)
+        code, errors = await command.end()
+        assert code == 130
+        await assert_whole(log, run, output, place_in(errors, "Stopped"))
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_ctrl_c_while_the_pieces_are_put_together(
+    node: Served, output: Path, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    """The first one is too late to change anything, the second one is obeyed."""
+
+    async def fill() -> None:
+        async with fastpump.connect(node.host, node.port) as client:
+            for number in range(20):
+                await client.publish_event("s", "t", {"n": number})
+
+    def put_together(*arguments: Any) -> None:
+        for _ in range(times):
+            signal.raise_signal(signal.SIGINT)
+        whole(*arguments)
+
+    whole = _replay_job.put_together
+    monkeypatch.setattr(_replay_job, "put_together", put_together)
+    asyncio.run(fill())
+    options = ["--username", "admin", "--chunk-size", "1", "--connections", "3", "-o", str(output)]
+    result = CliRunner(env=ENVIRONMENT).invoke(app, ["replay", *node.options, *options])
+    assert [path.name for path in output.parent.iterdir()] == ["out.ndjson"]
+    if times == 1:
+        assert result.exit_code == 130
+        assert "Stopped; go on with --from " in result.stderr
+        assert len(output.read_bytes().splitlines()) == 20
+    else:
+        assert result.exit_code == 1
+        assert "Aborted!" in result.stderr
+
+
+@processes_only
+async def test_ctrl_c_with_a_process_that_hangs(
+    start: Start, run: Run, output: Path, width: list[str]
+) -> None:
+    """What it told last is what it has done."""
+    async with serving_log(60) as log:
+        command = Command(start, output, *log.options, *width)
+        await eventually(lambda: log.is_silent)
+        os.kill(command.workers[0], signal.SIGSTOP)
+        command.process.send_signal(signal.SIGINT)
+        code, errors = await command.end()
+        assert code == 130
+        await assert_whole(log, run, output, place_in(errors, "Stopped"))
+
+
+async def test_ctrl_c_of_streams(start: Start, output: Path) -> None:
+    async with serving_log(0) as log:
+        names = ["--stream", "a", "--stream", "b", "--processes", "2"]
+        command = Command(start, output, *log.options, *names)
+        await eventually(lambda: log.is_silent)
+        command.signal_all(signal.SIGINT)
+        code, errors = await command.end()
+        assert code == 130
+        assert "Stopped; 0 of 2 streams are complete" in errors
+
+
+# --- processes that end otherwise ---
+
+
+@processes_only
+async def test_a_process_that_is_killed_is_reported(
+    start: Start, run: Run, output: Path, width: list[str]
+) -> None:
+    async with serving_log(60) as log:
+        command = Command(start, output, *log.options, *width)
+        await eventually(lambda: log.is_silent)
+        os.kill(command.workers[-1], signal.SIGKILL)
+        code, errors = await command.end()
+        assert code == 1
+        assert errors.splitlines()[-1] == "Error: A process of the replay ended with exit code -9"
+        if "Failed" in errors:
+            await assert_whole(log, run, output, place_in(errors, "Failed"))
+        else:
+            assert not positions(output)
+
+
+@processes_only
+async def test_processes_end_with_who_started_them(
+    start: Start, output: Path, width: list[str]
+) -> None:
+    async with serving_log(60) as log:
+        command = Command(start, output, *log.options, *width)
+        await eventually(lambda: log.is_silent)
+        assert len(command.workers) == 2
+        command.process.kill()
+        await eventually(lambda: not list(processes_of(command.process.pid)))
+        _, errors = await asyncio.to_thread(command.process.communicate)
+        assert errors == ""
+
+
+@processes_only
+async def test_what_processes_warn_of_is_shown(
+    start: Start, output: Path, width: list[str]
+) -> None:
+    async with serving_log(60) as log:
+        command = Command(start, output, *log.options, *width)
+        await eventually(lambda: log.is_silent)
+        log.answers = None
+        log.links[-1].abort()
+        code, errors = await command.end()
+        assert code == 0
+        assert "connection" in errors.splitlines()[0]
+        assert positions(output) == list(range(1, COUNT + 1))
+
+
+@processes_only
+async def test_no_password_is_in_a_command_line(
+    start: Start, output: Path, width: list[str]
+) -> None:
+    async with serving_log(60) as log:
+        command = Command(start, output, *log.options, *width)
+        await eventually(lambda: log.is_silent)
+        found = list(processes_of(command.process.pid))
+        command.signal_all(signal.SIGINT)
+        _, errors = await command.end()
+        secret = ENVIRONMENT["FASTPUMP_PASSWORD"]
+        assert len(found) >= 3
+        assert not [pid for pid, line in found if secret.encode() in line]
+        assert secret not in errors
