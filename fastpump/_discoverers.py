@@ -152,10 +152,11 @@ class ClusterNodes(_Discoverer):
 
     async def next_node(self, unreachable: Collection[NodeService]) -> NodeService:
         rounds = 0
+        notes: list[str] = []
         while True:
             rounds += 1
-            notes: list[str] = []
-            node = await self._look(unreachable, notes)
+            before, notes = notes, []
+            node = await self._look(unreachable, notes, before)
             if node is not None:
                 return node
             LOG.info("No node of %s found: %s", self, "; ".join(notes))
@@ -167,9 +168,9 @@ class ClusterNodes(_Discoverer):
             await asyncio.sleep(PAUSE)
 
     async def _look(
-        self, unreachable: Collection[NodeService], notes: list[str]
+        self, unreachable: Collection[NodeService], notes: list[str], before: list[str]
     ) -> NodeService | None:
-        """One round; what goes wrong is noted."""
+        """One round; what goes wrong is noted. `before`: what did in the round before."""
         was_asked = was_refused = False
         async with aclosing(self._sources(notes)) as sources:
             async for source in sources:
@@ -183,7 +184,7 @@ class ClusterNodes(_Discoverer):
                     self._known, self._is_known_by_https = members, source.scheme == "https"
                     return self._choose(source, members, unreachable, notes)
         if was_refused and not was_asked:
-            raise DiscoveryFailed(f"No node of {self} may be asked: {'; '.join(notes)}")
+            raise DiscoveryFailed(f"No node of {self} may be asked: {'; '.join(before + notes)}")
         return None
 
     async def _sources(self, notes: list[str]) -> AsyncGenerator[Source, None]:

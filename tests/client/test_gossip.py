@@ -262,6 +262,7 @@ async def test_disc_09_the_policy_refuses() -> None:
     async with GossipPeer(http_answer(b"no", "500 Oh")) as seed:
         error = await failure_of(seed, retry_policy=policy, max_discover_attempts=-1)
         assert "retry policy" in str(error)
+        assert "status 500" in str(error), "what came before"
         assert policy.stats[NodeService(*seed.address)].consecutive_failures == 2
         assert len(seed.requests) == 2
 
