@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import time
 from collections.abc import Iterable
 from typing import Any
 
 import pytest
 from client.calls import Call, answer, every_call
+from client.pages import events_of, stream_page
 from client.peer import Link, Request, connected, eventually, outcome, reply_to, serving, soon
 
 from fastpump import NewEvent
@@ -87,6 +89,17 @@ async def test_conn_08_time_without_a_connection_does_not_count() -> None:
         await link.handshake()
         async with serving(link, answer):
             assert len(await pending) == 1
+
+
+async def test_conn_08_a_loop_kept_busy_is_not_the_servers_silence() -> None:
+    async with connected(operation_timeout=0.2) as (client, link, _):
+        reading = [soon(client.get("s")) for _ in range(20)]
+        requests = [await link.receive() for _ in reading]
+        for request in requests:  # more than one look into the socket brings
+            link.send_raw(stream_page(request, events_of("s", 1, bytes(100_000))))
+        time.sleep(1.3)  # noqa: ASYNC251
+        await asyncio.gather(*reading)
+        await link.nothing_more()
 
 
 # --- attempts ---
@@ -208,6 +221,18 @@ async def test_conn_10_cancelled_callers_leave_no_memory(max_queue: int) -> None
         await asyncio.gather(first, patient)
 
 
+async def test_conn_10_cancelled_calls_leave_while_there_is_no_connection() -> None:
+    async with connected(max_in_flight=3) as (client, link, peer):
+        await link.cut()
+        link = await peer.accept()
+        await give_up(soon(client.ping()) for _ in range(5))
+        await eventually(lambda: client.stats().in_flight == 0)
+        await link.handshake()
+        async with serving(link, reply_to) as requests:
+            await client.ping()
+        assert len(requests) == 1
+
+
 async def give_up(calls: Iterable[asyncio.Task[Any]]) -> None:
     tasks = list(calls)
     await asyncio.sleep(0)
@@ -227,9 +252,20 @@ async def test_after_the_end_nobody_waits_for_a_place() -> None:
     await asyncio.sleep(0)
     dispatcher.resume()  # gives the only place away
     dispatcher.close(ClientClosed("The client was closed"))
-    dispatcher.resume()  # as a transport does that gets rid of what was left to send
+    dispatcher.pause()  # as a transport does that has something left to send
+    assert not dispatcher.is_full
+    dispatcher.resume()
     assert not dispatcher.is_full
     await waiting
+
+
+async def test_a_full_transport_is_gone_with_its_connection() -> None:
+    dispatcher = Dispatcher(ConnectionSettings())
+    dispatcher.connected(lambda _: None)
+    dispatcher.pause()
+    assert dispatcher.is_full
+    dispatcher.disconnected(ConnectionLost("The connection was lost"))
+    assert not dispatcher.is_full
 
 
 async def test_conn_10_a_place_that_was_not_used_is_not_lost() -> None:
