@@ -69,7 +69,7 @@ $(STAMPS)/dev: pyproject.toml
 	$(DEV)/bin/python -m pip install --quiet --group dev
 	@mkdir -p $(@D) && touch $@
 
-$(STAMPS)/inplace: $(STAMPS)/dev setup.py $(filter %.pyx %.pxd,$(SOURCES))
+$(STAMPS)/inplace: $(STAMPS)/dev setup.py $(SOURCES)
 	$(DEV)/bin/python setup.py --quiet build_ext --inplace
 	@mkdir -p $(@D) && touch $@
 

@@ -14,7 +14,7 @@ import sys
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
-EXTENSIONS = (
+CYTHON = (
     "fastpump._framing",
     "fastpump._event_table",
     "fastpump._events",
@@ -28,6 +28,12 @@ EXTENSIONS = (
     "fastpump.server._log_writer",
     "fastpump.server._messages",
     "fastpump.server._records",
+)
+# Python that is compiled as it is; what the .pxd beside it declares lies in C structures.
+PYTHON = (
+    "fastpump._dispatcher",
+    "fastpump._operation",
+    "fastpump._operations",
 )
 
 DEBUG = os.environ.get("FASTPUMP_DEBUG") == "1"
@@ -48,29 +54,30 @@ def link_flags() -> list[str]:
     return SANITIZERS if SANITIZE and sys.platform != "win32" else []
 
 
-def extension(module: str) -> Extension:
-    return Extension(
-        module,
-        [module.replace(".", "/") + ".pyx"],
-        extra_compile_args=compile_flags(),
-        extra_link_args=link_flags(),
+def extensions(modules: tuple[str, ...], suffix: str, **directives: bool) -> list[Extension]:
+    return cythonize(
+        [
+            Extension(
+                module,
+                [module.replace(".", "/") + suffix],
+                extra_compile_args=compile_flags(),
+                extra_link_args=link_flags(),
+            )
+            for module in modules
+        ],
+        # Generated C stays out of the package folder, and so out of the wheel.
+        build_dir="build/cython-debug" if DEBUG else "build/cython",
+        force=DEBUG,
+        # Signatures that `inspect` understands: the test of the .pyi files reads them.
+        compiler_directives={"language_level": "3", "binding": True, **directives},
     )
 
 
 setup(
-    ext_modules=cythonize(
-        [extension(module) for module in EXTENSIONS],
-        # Generated C stays out of the package folder, and so out of the wheel.
-        build_dir="build/cython-debug" if DEBUG else "build/cython",
-        force=DEBUG,
-        compiler_directives={
-            "language_level": "3",
-            "boundscheck": DEBUG,
-            "nonecheck": DEBUG,
-            "wraparound": False,
-            "cdivision": True,
-            # Signatures that `inspect` understands: the test of the .pyi files reads them.
-            "binding": True,
-        },
-    ),
+    ext_modules=[
+        *extensions(
+            CYTHON, ".pyx", boundscheck=DEBUG, nonecheck=DEBUG, wraparound=False, cdivision=True
+        ),
+        *extensions(PYTHON, ".py", annotation_typing=False),
+    ],
 )

@@ -7,10 +7,11 @@ from uuid import UUID
 
 from fastpump._administering import Administering
 from fastpump._commands import Command
-from fastpump._dispatcher import Operation, Outlet
+from fastpump._dispatcher import Outlet
 from fastpump._following import Following
 from fastpump._framing import encode_frame
 from fastpump._grouping import Grouping
+from fastpump._operation import Operation
 from fastpump._operations import Ping
 from fastpump._transacting import Transacting
 from fastpump.messages import Credential, Token

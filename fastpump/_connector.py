@@ -19,7 +19,8 @@ from fastpump._commands import Command
 from fastpump._discoverers import Discoverer
 from fastpump._dispatcher import Dispatcher
 from fastpump._framing import encode_frame
-from fastpump._operations import Authenticate, IdentifyClient, Operation
+from fastpump._operation import Operation
+from fastpump._operations import Authenticate, IdentifyClient
 from fastpump._patience import within
 from fastpump._protocol import ConnectionProtocol
 from fastpump._settings import ConnectionSettings

@@ -2,6 +2,8 @@
 
 The dispatcher owns the table from correlation id to operation and nothing else: it knows neither
 sockets (it is handed a function that sends) nor what an operation does with a frame.
+
+Compiled, as `_operation` is; `_dispatcher.pxd` says what of it lies in a C structure.
 """
 
 from __future__ import annotations
@@ -11,12 +13,13 @@ import logging
 import math
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 from uuid import UUID
 
 from fastpump._commands import Command, name_of
 from fastpump._framing import Frame
 from fastpump._ids import CorrelationIds
+from fastpump._operation import Operation
 from fastpump._settings import ConnectionSettings
 from fastpump.exceptions import (
     BadRequest,
@@ -41,40 +44,7 @@ _HEARTBEATS = (Command.HeartbeatRequest, Command.HeartbeatResponse)
 
 Send = Callable[[bytes], None]
 
-Retry = Callable[[Any, ConversationException], None]
-
 Follow = Callable[[NotMaster], bool]
-
-
-class Operation(Protocol):
-    """What the dispatcher needs of an operation; `_operations` has them."""
-
-    frame: bytes
-    correlation_id: bytes
-    timeout: float
-    deadline: float
-    attempts: int
-    is_repeatable: bool
-    """Sent twice, since there was no reply, it does no more than sent once."""
-
-    def on_frame(self, frame: Frame, retry: Retry) -> bool:
-        """Take a reply. False: more replies will follow on this id, until one that returns True.
-
-        `retry` is for a request that the node did not handle now and may handle later.
-        """
-
-    def fail(self, error: BaseException) -> None:
-        """End with an error, unless it has ended already."""
-
-    def no_reply(self) -> FastpumpError:
-        """What it ends with, or is sent again for, if no reply has come in time."""
-
-    def take_back(self) -> bytes | None:
-        """The frame that makes the server forget a request that it may have heard all the same."""
-
-    @property
-    def is_abandoned(self) -> bool:
-        """Nobody waits for the result any more."""
 
 
 class Outlet(Protocol):

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from fastpump import _cold
 from fastpump._commands import Command
-from fastpump._dispatcher import Retry
 from fastpump._framing import Frame, encode_frame
-from fastpump._operations import Operation
+from fastpump._operation import Operation, Retry
 from fastpump._subscribing import Confirmation, Subscribe, Subscriber
 from fastpump.exceptions import (
     ConversationException,

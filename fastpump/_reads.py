@@ -11,15 +11,14 @@ from typing import Any
 from fastpump import _cold
 from fastpump._commands import Command
 from fastpump._framing import encode_frame
+from fastpump._operation import Operation, Waiter
 from fastpump._operations import (
-    Operation,
     ReadAllBackward,
     ReadAllForward,
     ReadFilteredBackward,
     ReadFilteredForward,
     ReadStreamBackward,
     ReadStreamForward,
-    Waiter,
 )
 from fastpump._read_ahead import AllPages, Course, FilteredPages, StreamBackward, StreamForward
 from fastpump._requests import encode_read_all, encode_read_stream

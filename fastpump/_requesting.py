@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 from uuid import UUID
 
 from fastpump._dispatcher import Outlet
-from fastpump._operations import Operation, Waiter
+from fastpump._operation import Operation, Waiter
 from fastpump.exceptions import ClientClosed, UsageError
 
 

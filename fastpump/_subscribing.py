@@ -10,10 +10,11 @@ from typing import NamedTuple, Protocol
 
 from fastpump import _cold
 from fastpump._commands import Command
-from fastpump._dispatcher import Outlet, Retry
+from fastpump._dispatcher import Outlet
 from fastpump._events import Events
 from fastpump._framing import Frame, encode_frame
-from fastpump._operations import Filtered, Operation
+from fastpump._operation import Operation, Retry
+from fastpump._operations import Filtered
 from fastpump._replies import decode_pushes
 from fastpump.exceptions import (
     ConnectionLost,

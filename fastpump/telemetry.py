@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from fastpump._commands import name_of
 from fastpump._dispatcher import Outlet
 from fastpump._events import AllStreamSlice, Event, Events, StreamSlice
-from fastpump._operations import Operation, Waiter
+from fastpump._operation import Operation, Waiter
 from fastpump._replies import WriteResult
 from fastpump._subscribing import Confirmation, Subscribe, Subscriber
 from fastpump.exceptions import UsageError

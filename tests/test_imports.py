@@ -34,6 +34,7 @@ LEVELS = (
     (
         "connection_events",
         "_dispatcher",
+        "_operation",
         "_operations",
         "_settings",
         "_statistics",

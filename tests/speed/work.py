@@ -19,8 +19,11 @@ from fastpump._dispatcher import Dispatcher
 from fastpump._event_feed import EventFeed
 from fastpump._framing import Framer, encode_frame
 from fastpump._operations import WriteEvents
+from fastpump._protocol import ConnectionProtocol
 from fastpump._requests import encode_write_events
 from fastpump._settings import ConnectionSettings
+from fastpump._statistics import Traffic
+from fastpump._writing import Writing
 from fastpump.messages import Event, EventRecord, Events, NewEvent
 
 PAGE = 100
@@ -129,6 +132,70 @@ async def dispatch_replies() -> None:
     assert waiter.results == REPLIES
 
 
+async def publish_singly() -> None:
+    client = Client()
+
+    async def publish() -> None:
+        for _ in range(10):
+            await client.publish_event("account-7", "money-paid", body=BODY)
+
+    await asyncio.gather(*(publish() for _ in range(100)))
+    client.link.connection_lost(None)
+
+
+class Client(Writing):
+    """Publishes through everything but a socket."""
+
+    def __init__(self) -> None:
+        settings = ConnectionSettings()
+        self._loop = asyncio.get_running_loop()
+        self._timeout = settings.operation_timeout
+        self._require_master = False
+        self._dispatcher = dispatcher = Dispatcher(settings)
+        self.link = ConnectionProtocol(
+            on_frames=dispatcher.dispatch,
+            on_lost=lambda protocol, error: None,
+            on_paused=dispatcher.pause,
+            on_resumed=dispatcher.resume,
+            heartbeat_interval=60.0,
+            heartbeat_timeout=60.0,
+            max_frame_size=settings.max_frame_size,
+            traffic=Traffic(),
+        )
+        self.link.connection_made(Writer(self.link))
+        dispatcher.connected(self.link.send)
+
+
+class Writer(asyncio.Transport):
+    """A transport to a server in this process that acknowledges whatever is written."""
+
+    def __init__(self, link: ConnectionProtocol) -> None:
+        self._link = link
+        self._framer = Framer()
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        pass
+
+    def write(self, data: Any) -> None:
+        replies = [
+            encode_frame(WRITE_COMPLETED, frame.correlation_id, WRITTEN)
+            for frame in self._framer.feed(data)
+        ]
+        asyncio.get_running_loop().call_soon(self._answer, b"".join(replies))
+
+    def _answer(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            buffer = self._link.get_buffer(-1)
+            size = min(len(buffer), len(view))
+            buffer[:size] = view[:size]
+            self._link.buffer_updated(size)
+            view = view[size:]
+
+    def close(self) -> None:
+        pass
+
+
 class Pages:
     """As many pages as the other work has, all of them here already."""
 
@@ -165,6 +232,7 @@ WORK: tuple[Callable[[], Awaitable[None]], ...] = (
     take_pushes,
     write_batches,
     dispatch_replies,
+    publish_singly,
 )
 
 
