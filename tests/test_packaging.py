@@ -27,6 +27,17 @@ BUILD = "wheel" if FROM_WHEEL else os.environ.get("FASTPUMP_TEST_BUILD")
 needs_wheel = pytest.mark.skipif(not FROM_WHEEL, reason="the suite runs from the source folder")
 
 
+def compiled_modules() -> list[Path]:
+    """Modules in Cython, and in Python with a .pxd beside it; relative paths without a suffix."""
+    sources = [
+        path
+        for path in (SOURCE / "fastpump").rglob("*.py*")
+        if path.suffix == ".pyx" or (path.suffix == ".py" and path.with_suffix(".pxd").exists())
+    ]
+    assert sources
+    return [path.relative_to(SOURCE).with_suffix("") for path in sources]
+
+
 @pytest.fixture(scope="module")
 def files() -> set[str]:
     """Everything the wheel installed, relative to site-packages."""
@@ -52,10 +63,8 @@ def test_every_source_file_is_in_the_wheel(files: set[str]) -> None:
 @needs_wheel
 def test_every_extension_is_in_the_wheel(files: set[str]) -> None:
     suffix = importlib.machinery.EXTENSION_SUFFIXES[0]
-    sources = list((SOURCE / "fastpump").rglob("*.pyx"))
-    assert sources
-    for path in sources:
-        assert path.relative_to(SOURCE).with_suffix("").as_posix() + suffix in files
+    for module in compiled_modules():
+        assert module.as_posix() + suffix in files
 
 
 @needs_wheel
@@ -106,11 +115,7 @@ def test_only_builds_for_it_check_themselves(symbol: bytes, build: str) -> None:
 
 def test_the_extension_list_is_complete() -> None:
     listed = set(re.findall(r'"(fastpump[\w.]+)"', (SOURCE / "setup.py").read_text("utf-8")))
-    present = {
-        ".".join(path.relative_to(SOURCE).with_suffix("").parts)
-        for path in (SOURCE / "fastpump").rglob("*.pyx")
-    }
-    assert listed == present
+    assert listed == {".".join(module.parts) for module in compiled_modules()}
 
 
 @pytest.mark.parametrize("missing", ["click", "rich"])
