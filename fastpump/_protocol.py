@@ -72,11 +72,15 @@ class ConnectionProtocol(asyncio.BufferedProtocol):
         self._watch_due = 0.0
         self._heartbeat_sent = False
         self._timer: asyncio.TimerHandle | None = None
+        self._is_closed = False
         self._reason: Exception | None = None
         self.closed: asyncio.Future[ConnectionLost] = self._loop.create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        if self._is_closed:
+            self._transport.abort()
+            return
         self._transport.set_write_buffer_limits(high=HIGH_WATER)
         self._silent_since = self._watch_due = self._loop.time()
         self._watch()
@@ -135,7 +139,13 @@ class ConnectionProtocol(asyncio.BufferedProtocol):
             self._flush()
 
     def close(self) -> None:
-        """Write what is waiting, then close."""
+        """Write what is waiting, then close; also if the connection is still being made.
+
+        uvloop does not tell of the end of one that was made while its making was cancelled.
+        """
+        self._is_closed = True
+        if self._timer is not None:
+            self._timer.cancel()
         self._flush()
         if self._transport is not None:
             self._transport.close()

@@ -192,6 +192,7 @@ class BaseNode:
                 return Session(services)
             return Refused() if faults.refuses_connections else FaultySession(services, faults)
 
+        self._sessions.are_wanted = self._http.are_wanted = True
         try:
             self.port = await self._serve(new_session, self.port)
             if self.http_port is not None:
@@ -208,6 +209,7 @@ class BaseNode:
         return actual
 
     def _stop_listening(self) -> None:
+        self._sessions.are_wanted = self._http.are_wanted = False
         for server in self._servers:
             server.close()
         self._servers.clear()

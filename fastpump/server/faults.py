@@ -460,6 +460,9 @@ class FaultyTransport(asyncio.Transport):
             self._transport.write(data)
 
     def _send_due(self) -> None:
+        if self._transport.is_closing():
+            self._held.clear()  # nobody is there any more
+            self._held_size = 0
         now = self._loop.time()
         while self._held and self._held[0][0] <= now:
             _, data = self._held.popleft()

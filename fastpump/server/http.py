@@ -94,12 +94,17 @@ def json_response(content: object, status: int = HTTPStatus.OK) -> Response:
 
 
 class HttpConnections:
-    """The open connections, and the factory of new ones."""
+    """The open connections, and the factory of new ones.
+
+    Attributes:
+        are_wanted: new ones may come; others are cut, as by the `Sessions` of the node.
+    """
 
     def __init__(self, handler: Handler, interference: Interference) -> None:
         self.handler = handler
         self.interference = interference
         self.open: set[HttpConnection] = set()
+        self.are_wanted = True
 
     def connection(self) -> HttpConnection:
         """A new connection's protocol."""
@@ -123,7 +128,7 @@ class HttpConnection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
         self._timer = asyncio.get_running_loop().call_later(SECONDS, self.abort)
         self._connections.open.add(self)
-        if len(self._connections.open) > MAX_CONNECTIONS:
+        if not self._connections.are_wanted or len(self._connections.open) > MAX_CONNECTIONS:
             self.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -79,10 +79,17 @@ class Limits(NamedTuple):
 
 
 class Sessions:
-    """The open sessions of a node. `empty` is set while there are none."""
+    """The open sessions of a node.
+
+    Attributes:
+        empty: set while there are none.
+        are_wanted: new ones may come. A connection may be under way still when a node has stopped
+            listening; it is cut off then.
+    """
 
     def __init__(self) -> None:
         self._open: set[Session] = set()
+        self.are_wanted = True
         self.empty = asyncio.Event()
         self.empty.set()
 
@@ -96,6 +103,8 @@ class Sessions:
     def add(self, session: Session) -> None:
         self._open.add(session)
         self.empty.clear()
+        if not self.are_wanted:
+            session.abort()
 
     def discard(self, session: Session) -> None:
         self._open.discard(session)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import socket
 import ssl
 import sys
+import weakref
 from typing import Any
 
 import pytest
 from client.peer import Peer, connected, outcome, reply_to, soon
 
 import fastpump
+from fastpump._protocol import ConnectionProtocol
 from fastpump.discovery import prefer_read_only_replica
 from fastpump.exceptions import ClientClosed, ConnectFailed, NotAuthenticated, UsageError
 
@@ -241,6 +244,31 @@ async def test_cancelled_just_when_it_is_connected(turns: int) -> None:
         if not connecting.cancelled():
             await client.close()
         await link.closed()
+
+
+@pytest.mark.parametrize("turns", range(8))
+async def test_cancelled_before_it_is_connected(
+    turns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: weakref.WeakSet[ConnectionProtocol] = weakref.WeakSet()
+    connection_made = ConnectionProtocol.connection_made
+
+    def noted(self: ConnectionProtocol, transport: asyncio.BaseTransport) -> None:
+        made.add(self)
+        connection_made(self, transport)
+
+    monkeypatch.setattr(ConnectionProtocol, "connection_made", noted)
+    async with Peer() as peer:
+        connecting = soon(peer.client().connect())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        connecting.cancel()
+        await asyncio.wait({connecting})
+        del connecting
+        for _ in range(3):
+            await asyncio.sleep(0)
+    gc.collect()
+    assert not made, "one is watched for its heartbeats still"
 
 
 async def test_closed_while_connecting() -> None:

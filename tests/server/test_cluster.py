@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import socket
 import urllib.request
@@ -19,6 +20,8 @@ from fastpump._cold import decode
 from fastpump._commands import Command
 from fastpump.exceptions import UsageError
 from fastpump.messages import NotHandledReason
+from fastpump.server.http import HttpConnection
+from fastpump.server.session import Session
 
 NOT_READY, NOT_MASTER = NotHandledReason.NotReady, NotHandledReason.NotMaster
 
@@ -343,6 +346,26 @@ async def test_a_leader_whose_killing_is_cancelled_is_dead_all_the_same() -> Non
         with pytest.raises(asyncio.CancelledError):
             await killing
         assert await cluster.wait_for_leader() is not leader
+
+
+@pytest.mark.parametrize(("kind", "port"), [(Session, "port"), (HttpConnection, "http_port")])
+async def test_a_connection_that_was_being_made_dies_with_its_node(
+    kind: Any, port: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[tuple[Any, asyncio.Transport]] = []
+    connection_made = kind.connection_made
+    monkeypatch.setattr(kind, "connection_made", lambda *what: made.append(what))
+    async with server.run(http_port=0) as node:
+        reader, writer = await asyncio.open_connection(node.host, getattr(node, port))
+        while not made:
+            await asyncio.sleep(0)
+        await node.kill()
+        connection_made(*made[0])
+        with contextlib.suppress(ConnectionResetError):
+            assert await reader.read() == b""
+        writer.close()
+        await node.restart()
+        assert node.connection_count == 0
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import time
@@ -12,6 +13,7 @@ import goldenlib
 import pytest
 from nodelib import PATIENCE, NodeThread, RawClient, event, frame, new_id
 
+from fastpump import server
 from fastpump.exceptions import UsageError
 from fastpump.messages import NotHandledReason, TcpCommand
 from fastpump.server.session import Session
@@ -59,6 +61,19 @@ def test_what_is_delayed_comes_before_the_end(node: NodeThread, client: RawClien
     assert client.receive()[1] == sent
     assert client.receive()[0] == TcpCommand.BadRequest
     assert client.is_closed()
+
+
+async def test_what_is_delayed_is_not_sent_to_who_has_left() -> None:
+    async with server.run() as node:
+        _, writer = await asyncio.open_connection(node.host, node.port)
+        delay = node.faults.delay(NOW)
+        writer.write(frame(Ping, b"", None, new_id()))
+        while not delay.count:
+            await asyncio.sleep(0)
+        writer.transport.abort()
+        while node.connection_count:
+            await asyncio.sleep(0)
+        await asyncio.sleep(2 * NOW)  # an exception in a callback fails the test
 
 
 def test_a_lost_reply_was_executed(node: NodeThread, client: RawClient, stream: str) -> None:
