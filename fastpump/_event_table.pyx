@@ -205,6 +205,23 @@ cdef str name_of(const char* name, Py_ssize_t size):
     return <str>names[place]
 
 
+cdef inline int append(EventTable table, const Cursor* c) except -1:
+    """Add an event; a method would be a call through a table for each event of a page."""
+    if table.length == table.room:
+        table.grow()
+    cdef Extent* extent = &table.extents[table.length]
+    extent.begin = <uint32_t>(c.pos - table.base)
+    extent.size = <uint32_t>(c.end - c.pos)
+    extent.retry_count = 0
+    invariant(c.pos <= c.end)
+    invariant(table.holds(extent.begin, extent.size))
+    if extent.size == 0:
+        table.fail_empty(extent)
+    table.length += 1
+    table.size += extent.size
+    return 0
+
+
 cdef class EventTable:
     """Where the events of a message lie, in the order they came; the base of all sequences of
     events."""
@@ -222,19 +239,7 @@ cdef class EventTable:
 
     cdef int add(self, const Cursor* c) except -1:
         """Add the event that the cursor spans."""
-        if self.length == self.room:
-            self.grow()
-        cdef Extent* extent = &self.extents[self.length]
-        extent.begin = <uint32_t>(c.pos - self.base)
-        extent.size = <uint32_t>(c.end - c.pos)
-        extent.retry_count = 0
-        invariant(c.pos <= c.end)
-        invariant(self.holds(extent.begin, extent.size))
-        if extent.size == 0:
-            self.fail_empty(extent)
-        self.length += 1
-        self.size += extent.size
-        return 0
+        return append(self, c)
 
     cdef int add_run(self, Cursor* c, uint32_t tag) except -1:
         """Add the event that follows, and those behind it as long as they have the same `tag`,
@@ -245,7 +250,7 @@ cdef class EventTable:
             fault = enter(c, &inner)
             if fault != WIRE_OK:
                 return self.fail(fault, c.pos, "events")
-            self.add(&inner)
+            append(self, &inner)
             if c.pos == c.end or c.pos[0] != tag:
                 return 0
             c.pos += 1
