@@ -202,16 +202,19 @@ static void answer_stream(struct connection *c, const uint8_t *id, const struct 
     finish(r, backward ? READ_STREAM_BACKWARD_COMPLETED : READ_STREAM_FORWARD_COMPLETED, id);
 }
 
-static void answer_all(struct connection *c, const uint8_t *id, const struct fields *request)
+/* Pages read backward hold one event, whatever is asked for: they tell where the log ends. */
+static void answer_all(struct connection *c, const uint8_t *id, const struct fields *request,
+                       int backward)
 {
     struct reply *r = new_reply(c);
     uint64_t log_end = events_total * POSITION_STEP;
     uint64_t position = (uint64_t)request->number[1]; /* -1, the end, becomes the largest number */
     if (position > log_end)
         position = log_end;
-    uint64_t start = (position + POSITION_STEP - 1) / POSITION_STEP;
-    uint64_t end = page_end(start, request->number[3]);
-    uint64_t next = end > start ? end * POSITION_STEP : position;
+    uint64_t place = (position + POSITION_STEP - 1) / POSITION_STEP; /* so many lie before it */
+    uint64_t start = backward && place > 0 ? place - 1 : place;
+    uint64_t end = backward ? place : page_end(start, request->number[3]);
+    uint64_t next = end == start ? position : (backward ? start : end) * POSITION_STEP;
     uint8_t *at = r->head + r->head_size;
 
     at = number_field(at, 1, position);
@@ -222,7 +225,7 @@ static void answer_all(struct connection *c, const uint8_t *id, const struct fie
     at = number_field(at, 5, next);
     at = number_field(at, 6, 0);
     r->tail_size = (size_t)(at - r->tail);
-    finish(r, READ_ALL_FORWARD_COMPLETED, id);
+    finish(r, backward ? READ_ALL_BACKWARD_COMPLETED : READ_ALL_FORWARD_COMPLETED, id);
 }
 
 static void answer_subscribe(struct connection *c, const uint8_t *id, const struct fields *request)
@@ -313,7 +316,8 @@ static int answer(struct connection *c, const uint8_t *frame, size_t size)
         answer_stream(c, id, &request, frame[0] == READ_STREAM_BACKWARD);
         break;
     case READ_ALL_FORWARD:
-        answer_all(c, id, &request);
+    case READ_ALL_BACKWARD:
+        answer_all(c, id, &request, frame[0] == READ_ALL_BACKWARD);
         break;
     case SUBSCRIBE:
         answer_subscribe(c, id, &request);

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import tools
 
@@ -25,6 +25,15 @@ HOST = "127.0.0.1"
 PATIENCE = 60.0
 MEBIBYTE = 1 << 20
 
+FASTPUMP = [sys.executable, "-m", "fastpump"]
+SETTING: dict[str, Any] = {
+    # `-m` looks into the current folder first, which may be the source folder.
+    "cwd": tools.BENCH,
+    # The package that is imported here is the one to be measured there.
+    "env": {**os.environ, "PYTHONPATH": str(Path(fastpump.__file__).parents[1])},
+}
+"""How `FASTPUMP` is started."""
+
 
 class NodeProcess:
     """A node while the `with` block runs; it ends like one told by Ctrl-C.
@@ -39,16 +48,12 @@ class NodeProcess:
 
     def __init__(self, path: Path | None = None) -> None:
         started = time.perf_counter()
-        # The package that is imported here is the one to be measured there.
-        package = Path(fastpump.__file__).parents[1]
+        file = [] if path is None else ["--path", str(path.absolute())]
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "fastpump", "serve", "--port", "0"]
-            + ([] if path is None else ["--path", str(path.absolute())]),
+            [*FASTPUMP, "serve", "--port", "0", *file],
             stdout=subprocess.PIPE,
             text=True,
-            # `-m` looks into the current folder first, which may be the source folder.
-            cwd=tools.BENCH,
-            env={**os.environ, "PYTHONPATH": str(package)},
+            **SETTING,
         )
         assert self._process.stdout is not None
         address = self._process.stdout.readline()

@@ -9,7 +9,7 @@ import sys
 import tarfile
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,16 +45,14 @@ class ToolError(Exception):
     """Something the comparison needs could not be had; the text says what."""
 
 
-def call(command: list[str], what: str, environment: dict[str, str] | None = None) -> str:
-    """Run a command and return what it printed; `ToolError` with its output if it fails."""
+def call(command: list[str], what: str, **setting: Any) -> str:
+    """Run a command and return what it printed; `ToolError` with its output if it fails.
+
+    The rest is handed to `subprocess.run`.
+    """
     try:
         done = subprocess.run(
-            command,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=TOO_LONG,
+            command, capture_output=True, text=True, check=True, timeout=TOO_LONG, **setting
         )
     except FileNotFoundError:
         raise ToolError(f"{what}: {command[0]} was not found") from None
@@ -108,7 +106,7 @@ def install_photonpump() -> None:
         + ["--no-build-isolation", "--require-hashes", "--dest", str(downloads)]
         + ["--requirement", str(BENCH / "photonpump.txt")],
         "downloading photon-pump",
-        {**os.environ, "PYTHONPATH": str(backend.parent)},
+        env={**os.environ, "PYTHONPATH": str(backend.parent)},
     )
     unpack(next(downloads.glob("photon-pump-*.tar.gz")))
 

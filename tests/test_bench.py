@@ -45,3 +45,9 @@ def test_the_memory() -> None:
     report = run("memory.py", "--quick")
     assert "| all events, detached |" in report
     assert "Replay of 1 million events" in report
+
+
+def test_the_replays() -> None:
+    report = run("replays.py", "--quick")
+    assert "| 20 streams of 1,000 events, as NDJSON |" in report
+    assert "| the log of 1,000 events, counted, far away |" in report
