@@ -14,7 +14,14 @@ from client.pages import record
 from client.peer import Link, Peer, Request, connected, eventually, frame, outcome, reply_to, soon
 
 import fastpump
-from fastpump import Client, Credential, Event, NakAction, PersistentSubscriptionSettings
+from fastpump import (
+    Client,
+    Credential,
+    Event,
+    NakAction,
+    PersistentSubscriptionSettings,
+    _answers,
+)
 from fastpump._dispatcher import Dispatcher
 from fastpump.exceptions import (
     AccessDenied,
@@ -605,6 +612,17 @@ async def test_acks_in_a_loop_that_waits() -> None:
             frames.append(answered(await link.expect(ACK)))
         assert list(chain(*frames)) == list(range(8))
         assert len(frames) <= 3
+
+
+async def test_acks_of_half_the_limit_do_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_answers, "LONGEST_DELAY", 3600.0)
+    async with consuming(in_flight=8) as (subscription, request, link, _):
+        link.send_raw(push(request, *range(8)))
+        for event in await take(subscription, 3):
+            await subscription.ack(event)
+        await link.nothing_more()
+        await subscription.ack(await take(subscription, 1))
+        assert answered(await link.expect(ACK)) == [0, 1, 2, 3]
 
 
 async def test_ack_that_waits_for_others_is_sent_all_the_same() -> None:
