@@ -142,6 +142,13 @@ async def test_disc_05_the_next_one_if_one_does_not_answer() -> None:
                 await client.close()
 
 
+async def test_disc_05_everybody_is_asked_once_in_a_round() -> None:
+    async with GossipPeer(http_answer(b"no", "500 Internal Server Error")) as seed:
+        host, port = seed.address
+        await failure_of(seed, seed, f"{host}:{port}", f"http://{host}:{port}")
+        assert len(seed.requests) == 1
+
+
 async def test_disc_05_pauses_and_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
     async with GossipPeer(http_answer(b"no", "500 Internal Server Error")) as seed:
         error = await failure_of(seed, max_discover_attempts=10)

@@ -218,6 +218,17 @@ async def test_window_is_bounded_in_bytes() -> None:
             assert starts(requests) == [2 * n for n in range(taken + 1)]
 
 
+async def test_a_full_connection_is_asked_for_what_is_needed_only() -> None:
+    events = events_of("s", 10)
+    async with connected(max_in_flight=1) as (client, link, _):
+        reading = soon(numbers(client.iter("s", batch_size=2)))
+        for _ in range(5):
+            request = await link.expect("ReadStreamEventsForward")
+            await link.nothing_more()
+            link.send_raw(stream_page(request, events))
+        assert await reading == list(range(10))
+
+
 async def quiet(requests: list[Request]) -> None:
     """Wait until no request has come for a while."""
     seen = -1
