@@ -26,9 +26,13 @@ from fastpump.filters import Filter
 from fastpump.messages import Position, StreamDirection
 
 
-@dataclass(frozen=True)
+@dataclass
 class Read:
-    """What to read; where a page starts is said when it is asked for."""
+    """What to read; where a page starts is said when it is asked for.
+
+    It is never changed, though not frozen: `get` makes one for every page, and frozen that takes
+    five times as long.
+    """
 
     direction: StreamDirection
     count: int
@@ -48,7 +52,7 @@ class Read:
         raise NotImplementedError
 
 
-@dataclass(frozen=True)
+@dataclass
 class StreamRead(Read):
     """A stream, `count` events at a time."""
 
@@ -71,7 +75,7 @@ class StreamRead(Read):
         return (StreamForward if self.is_forward else StreamBackward)(start, self.count)
 
 
-@dataclass(frozen=True)
+@dataclass
 class LogRead(Read):
     """The log of all events, `count` events at a time."""
 
@@ -94,7 +98,7 @@ class LogRead(Read):
         return AllPages(start, self.is_forward)
 
 
-@dataclass(frozen=True)
+@dataclass
 class FilteredRead(Read):
     """What a filter lets through of the log: `count` events at a time, out of `window` at most."""
 
