@@ -14,6 +14,7 @@ import logging
 from collections import deque
 from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -40,7 +41,7 @@ LOG = logging.getLogger("fastpump.publisher")
 
 OnResult = Callable[[str, Sequence[int]], None]
 OnFailure = Callable[[PublishFailure], None]
-OnAnswer = Callable[[Lane, "WriteResult | None", "BaseException | None"], None]
+OnAnswer = Callable[[Lane, Batch, "WriteResult | BaseException"], None]
 
 
 @dataclass(frozen=True)
@@ -76,10 +77,10 @@ class _Write:
         return self._lane.sending is not self._batch
 
     def set_result(self, result: WriteResult) -> None:
-        self._on_answer(self._lane, result, None)
+        self._on_answer(self._lane, self._batch, result)
 
     def set_exception(self, error: BaseException) -> None:
-        self._on_answer(self._lane, None, error)
+        self._on_answer(self._lane, self._batch, error)
 
 
 class _Failures:
@@ -172,7 +173,7 @@ class Publisher:
         self._timer: asyncio.TimerHandle | None = None
         self._woken = asyncio.Event()
         self._roomy = asyncio.Event()
-        self._answers: deque[tuple[Lane, WriteResult | None, BaseException | None]] = deque()
+        self._steps: deque[tuple[Lane, Batch, Callable[[], None]]] = deque()
         self._failures = _Failures()
         self._broken: BaseException | None = None
         self._most_failures = (max_in_flight_events // 2, max_in_flight_bytes // 2)
@@ -451,7 +452,7 @@ class Publisher:
             return
         version = self._guard.expected(lane.stream)
         if version is None:
-            self._spawn(self._resolve(lane, batch, None))
+            self._ask_guard(lane, batch, None)
             return
         correlation_id = self._dispatcher.new_correlation_id()
         try:
@@ -461,28 +462,18 @@ class Publisher:
                 WriteEvents(correlation_id, frame, write, self._timeout, lane.stream, version)
             )
         except FastpumpError as error:
-            self._on_answer(lane, None, error)
+            self._on_answer(lane, batch, error)
 
-    def _on_answer(
-        self, lane: Lane, result: WriteResult | None, error: BaseException | None
-    ) -> None:
-        self._answers.append((lane, result, error))
-        self._woken.set()
+    def _on_answer(self, lane: Lane, batch: Batch, answer: WriteResult | BaseException) -> None:
+        if isinstance(answer, WriteResult):
+            self._plan(lane, batch, partial(self._acknowledge, lane, batch, answer))
+        elif isinstance(answer, ServerError):
+            self._plan(lane, batch, partial(self._ask_guard, lane, batch, answer))
+        elif isinstance(answer, FastpumpError):
+            self._plan(lane, batch, partial(self._fail, lane, batch, answer))
 
-    def _settle_answers(self) -> None:
-        answers = self._answers
-        while answers:
-            lane, result, error = answers.popleft()
-            batch = lane.sending
-            if batch is None:
-                continue  # given up meanwhile
-            if result is not None:
-                self._guard.written(lane.stream, result.last_event_number)
-                self._acknowledge(lane, batch, result)
-            elif isinstance(error, ServerError):
-                self._spawn(self._resolve(lane, batch, error))
-            elif isinstance(error, FastpumpError):
-                self._fail(lane, batch, error)
+    def _ask_guard(self, lane: Lane, batch: Batch, error: ServerError | None) -> None:
+        self._spawn(self._resolve(lane, batch, error))
 
     async def _resolve(self, lane: Lane, batch: Batch, error: ServerError | None) -> None:
         """Have the guard decide about a batch."""
@@ -490,12 +481,25 @@ class Publisher:
         try:
             outcomes = await self._guard.refused(lane.stream, events, error)
         except FastpumpError as reason:
-            self._fail(lane, batch, reason)
+            self._plan(lane, batch, partial(self._fail, lane, batch, reason))
         else:
-            self._settle(lane, batch, events, outcomes)
+            self._plan(lane, batch, partial(self._settle, lane, batch, events, outcomes))
+
+    def _plan(self, lane: Lane, batch: Batch, step: Callable[[], None]) -> None:
+        """What to do with the batch in the publisher's own task."""
+        self._steps.append((lane, batch, step))
+        self._woken.set()
+
+    def _settle_answers(self) -> None:
+        steps = self._steps
+        while steps:
+            lane, batch, step = steps.popleft()
+            if lane.sending is batch:  # not given up meanwhile
+                step()
 
     def _acknowledge(self, lane: Lane, batch: Batch, result: WriteResult) -> None:
         """The whole batch is written."""
+        self._guard.written(lane.stream, result.last_event_number)
         self._acknowledged += batch.count
         self._acknowledged_bytes += batch.data_size
         lane.sending = None

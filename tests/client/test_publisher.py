@@ -604,6 +604,36 @@ class TestExpecting:
                 async with client.publisher(guard=Broken()) as publisher:
                     await publisher.send_tracked("s", NewEvent("t"))
 
+    async def test_a_guard_that_decides_when_it_is_too_late(self) -> None:
+        class Slow(Guard):
+            async def refused(
+                self, stream: str, events: list[NewEventData], error: ServerError | None
+            ) -> Sequence[int | FastpumpError]:
+                asked.set()
+                await decided.wait()
+                return [0]
+
+        def break_down(*_: Any) -> None:
+            raise ZeroDivisionError
+
+        asked, decided = asyncio.Event(), asyncio.Event()
+        async with connected() as (client, link, _), serving(link, Streams({"s": 7}).answer):
+            publisher = client.publisher(guard=Slow(), on_result=break_down)
+            with pytest.raises(ZeroDivisionError):
+                async with publisher:
+                    future = await publisher.send_tracked("s", NewEvent("t"))
+                    publisher.release()
+                    await asked.wait()
+                    await publisher.send("other", NewEvent("t"))
+                    with pytest.raises(ZeroDivisionError):
+                        await publisher.flush()
+                    assert isinstance(future.exception(), ClientClosed)
+                    decided.set()
+                    for _ in range(3):
+                        await asyncio.sleep(0)
+            stats = publisher.stats
+            assert (stats.acknowledged, stats.failed, stats.waiting) == (1, 1, 0)
+
 
 class TestTheEnd:
     async def test_flush_does_not_wait_for_what_comes_later(self) -> None:
