@@ -114,6 +114,8 @@ class Pages(AsyncIterator[PageT], Generic[PageT]):
         self._failures: dict[str, FastpumpError] = {}
         self._reading: asyncio.Task[None] | None = None
         self._is_closed = False
+        # What it ends with; None once everything was read.
+        self._error: Exception | None = ClientClosed("The replay was closed before its end")
         self._room = asyncio.Semaphore(2 * len(clients))
         self._arrived: asyncio.Queue[PageT | None] = asyncio.Queue()  # None: there are no more
         self.finished = 0
@@ -132,9 +134,8 @@ class Pages(AsyncIterator[PageT], Generic[PageT]):
             self._room.release()
             return page
         self._arrived.put_nowait(None)
-        if self._is_closed or self._reading is None:
-            raise ClientClosed("The replay was closed before its end")
-        await self._reading
+        if self._error is not None:
+            raise self._error.with_traceback(None)
         if self._failures:
             failures, self._failures = self._failures, {}
             raise ReplayFailed(failures)
@@ -157,6 +158,9 @@ class Pages(AsyncIterator[PageT], Generic[PageT]):
         workers = [asyncio.ensure_future(self._work(client)) for client in self._clients]
         try:
             await asyncio.gather(*workers)
+            self._error = None
+        except Exception as error:
+            self._error = error
         finally:
             for worker in workers:
                 worker.cancel()

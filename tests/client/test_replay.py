@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Any
@@ -353,6 +353,19 @@ async def test_left_early() -> None:
                 async for _ in pages:
                     pass
         assert isinstance(await outcome(anext(replay.streams(["s"]))), ClientClosed)
+
+
+async def test_left_before_it_failed() -> None:
+    def names() -> Iterator[str]:
+        yield "stream-0"
+        raise ZeroDivisionError
+
+    async with filled_node() as (node, _):
+        async with Replay(partial(connect, node)) as replay:
+            pages = replay.streams(names(), at_once=1)
+            await anext(pages)
+            await eventually(lambda: not replay._running)
+        # An error that nobody sees is none of the event loop's business.
 
 
 async def test_closed_while_somebody_waits() -> None:
