@@ -495,10 +495,13 @@ def test_ctrl_c(node: fastpump.server.Node, stream: str) -> None:
         text=True,
     )
     assert program.stdout is not None
-    for line in ("waiting\n", "0\n"):
-        assert program.stdout.readline() == line
-        program.send_signal(signal.SIGINT)
-    _, errors = program.communicate(timeout=PATIENCE)
+    try:
+        for line in ("waiting\n", "0\n"):
+            assert program.stdout.readline() == line
+            program.send_signal(signal.SIGINT)
+        _, errors = program.communicate(timeout=PATIENCE)
+    finally:
+        program.kill()
     assert errors.splitlines()[-1] == "KeyboardInterrupt"
     assert program.returncode == -signal.SIGINT
 
