@@ -18,6 +18,7 @@ from fastpump.exceptions import (
     PersistentSubscriptionCommandFailed,
     PersistentSubscriptionDeleted,
     PersistentSubscriptionNotFound,
+    ProtocolError,
     SubscriptionCreationFailed,
 )
 from fastpump.messages import SubscriptionDropReason, SubscriptionResult
@@ -119,6 +120,8 @@ class ConnectToGroup(Subscribe):
 
     def _decode_confirmation(self, frame: Frame) -> Confirmation:
         reply = _cold.decode("PersistentSubscriptionConfirmation", frame.body)
+        if not reply.subscription_id:
+            raise ProtocolError("PersistentSubscriptionConfirmation: nothing to answer events under")
         return Confirmation(
             reply.last_commit_position, reply.last_event_number, reply.subscription_id
         )

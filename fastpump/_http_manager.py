@@ -115,6 +115,13 @@ class HttpManager:
             raise ConnectFailed(f"{method} {url}: {error or type(error).__name__}") from error
 
 
+def text(value: object) -> str:
+    """A value in an answer that has to be a text. Raises TypeError."""
+    if not isinstance(value, str):
+        raise TypeError(f"{type(value).__name__} instead of a text")
+    return value
+
+
 def _basic(username: str, password: str) -> str:
     """The header of Basic authentication (RFC 7617)."""
     check_name("username", username)

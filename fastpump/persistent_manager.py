@@ -19,7 +19,7 @@ import orjson
 
 from fastpump._arguments import check_name, check_number
 from fastpump._group_operations import group_key
-from fastpump._http_manager import HttpManager
+from fastpump._http_manager import HttpManager, text
 from fastpump.exceptions import (
     AccessDenied,
     PersistentSubscriptionCommandFailed,
@@ -168,9 +168,9 @@ def _statuses(items: Any) -> StatusList:
 def _status(item: Any) -> SubscriptionStatus:
     consumers = tuple(map(_consumer, item.get("connections") or ()))
     return SubscriptionStatus(
-        name=str(item["groupName"]),
-        stream=str(item["eventStreamId"]),
-        status=str(item.get("status", "")),
+        name=text(item["groupName"]),
+        stream=text(item["eventStreamId"]),
+        status=text(item.get("status") or ""),
         last_processed_event_number=int(item.get("lastProcessedEventNumber", 0)),
         last_known_event_number=int(item.get("lastKnownEventNumber", 0)),
         total_items_processed=int(item.get("totalItemsProcessed", 0)),
@@ -184,8 +184,8 @@ def _status(item: Any) -> SubscriptionStatus:
 
 def _consumer(item: Any) -> ConsumerStatus:
     return ConsumerStatus(
-        address=str(item.get("from", "")),
-        username=str(item.get("username", "")),
+        address=text(item.get("from") or ""),
+        username=text(item.get("username") or ""),
         available_slots=int(item.get("availableSlots", 0)),
         in_flight=int(item.get("inFlightMessages", 0)),
         total_items_processed=int(item.get("totalItemsProcessed", 0)),

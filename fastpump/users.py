@@ -18,7 +18,7 @@ from typing import Any
 import orjson
 
 from fastpump._arguments import check_name
-from fastpump._http_manager import HttpManager
+from fastpump._http_manager import HttpManager, text
 from fastpump.exceptions import (
     ProtocolError,
     UsageError,
@@ -196,9 +196,9 @@ def _user(data: Any) -> User:
     try:
         updated = data.get("dateLastUpdated")
         return User(
-            str(data["loginName"]),
-            data.get("fullName") or "",
-            tuple(data.get("groups") or ()),
+            text(data["loginName"]),
+            text(data.get("fullName") or ""),
+            tuple(map(text, data.get("groups") or ())),
             bool(data.get("disabled")),
             None if updated is None else _time(updated),
         )
@@ -206,11 +206,11 @@ def _user(data: Any) -> User:
         raise ProtocolError("The server's answer tells of no user") from None
 
 
-def _time(text: str) -> datetime:
+def _time(given: str) -> datetime:
     # Python 3.10 reads neither Z nor the seven decimals of .NET.
-    match = _TIME.fullmatch(text)
+    match = _TIME.fullmatch(given)
     if match is None:
-        raise ValueError(text)
+        raise ValueError(given)
     seconds, fraction, zone = match.groups()
     micros = f"{fraction or 0:0<6.6}"
     offset = "+00:00" if zone in ("Z", "", None) else zone

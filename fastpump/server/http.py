@@ -9,7 +9,6 @@ connection carries one request, so that nothing has to be kept apart between two
 from __future__ import annotations
 
 import asyncio
-import binascii
 import logging
 from base64 import b64decode
 from http import HTTPStatus
@@ -242,7 +241,7 @@ def _read_credentials(header: str | None) -> tuple[str, str] | None:
         return None
     try:
         login, colon, password = b64decode(encoded, validate=True).decode().partition(":")
-    except (binascii.Error, UnicodeDecodeError):
+    except ValueError:
         raise HttpError(HTTPStatus.BAD_REQUEST) from None
     if not colon:
         raise HttpError(HTTPStatus.BAD_REQUEST)

@@ -87,6 +87,7 @@ def answer(request: Request) -> bytes | None:
 FIELDS: dict[str, dict[str, Any]] = {
     "SubscribeToStream": {"last_commit_position": 7},
     "FilteredSubscribeToStream": {"last_commit_position": 7},
+    "ConnectToPersistentSubscription": {"subscription_id": "s::g"},
     "TransactionStart": {"transaction_id": 7},
     "TransactionWrite": {"transaction_id": 7},
     "TransactionCommit": {"transaction_id": 7},

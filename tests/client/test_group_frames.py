@@ -563,11 +563,13 @@ async def test_unreadable_push(garbage: bytes) -> None:
         await (await peer.accept_and_greet()).nothing_more()
 
 
-async def test_unreadable_confirmation() -> None:
+@pytest.mark.parametrize("garbage", [b"\x0a\xff", b"", b"\x08\x07\x12\x00"])
+async def test_unreadable_confirmation(garbage: bytes) -> None:
+    """Without the name that events are answered under it is of no use."""
     async with connected() as (client, link, peer):
         connecting = soon(client.connect_subscription("g", "s"))
         request = await link.expect(CONNECT)
-        link.send("PersistentSubscriptionConfirmation", request.id, b"\x0a\xff")
+        link.send("PersistentSubscriptionConfirmation", request.id, garbage)
         assert isinstance(await outcome(connecting), PayloadUnreadable)
         await (await peer.accept_and_greet()).nothing_more()
 

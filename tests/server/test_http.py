@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import os
+import random
 import socket
 import time
 from collections.abc import Iterator
@@ -12,7 +13,8 @@ from typing import Any
 import pytest
 from grouplib import Group
 from nodelib import ADMIN, OPS, PATIENCE, WRONG, Auth, NodeThread
-from weblib import ask, http_address
+from weblib import ask, basic, http_address
+from wire.scrambling import damaged
 
 from fastpump.exceptions import UsageError
 from fastpump.server import PortInUse, run
@@ -147,6 +149,8 @@ def test_a_request_in_pieces(web: NodeThread) -> None:
         (b"GET /ping HTTP/1.1\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n", 413),
         (b"GET /ping HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", 411),
         (b"GET /ping HTTP/1.1\r\nAuthorization: Basic ?\r\n\r\n", 400),
+        (b"GET /ping HTTP/1.1\r\nAuthorization: Basic \xe9\r\n\r\n", 400),
+        (b"GET /ping HTTP/1.1\r\nAuthorization: Basic /w==\r\n\r\n", 400),
         (b"GET http://[ HTTP/1.1\r\n\r\n", 400),
         (b"GET /" + b"a" * 20_000, 431),
         (bytes(range(256)) + b"\r\n\r\n", 400),
@@ -155,6 +159,40 @@ def test_a_request_in_pieces(web: NodeThread) -> None:
 def test_bad_requests(web: NodeThread, request_bytes: bytes, status: int) -> None:
     answer = exchange(web, request_bytes)
     assert answer.startswith(b"HTTP/1.1 %d " % status)
+    assert get(web, "/ping")[0] == 200
+
+
+REQUESTS = [
+    "GET /gossip?format=json HTTP/1.1",
+    "GET /subscriptions HTTP/1.1",
+    "GET /subscriptions/s/g/info HTTP/1.1",
+    "POST /subscriptions/s/g/replayParked?stopAt=1 HTTP/1.1",
+    "GET /users/ HTTP/1.1",
+    "POST /users/ HTTP/1.1",
+    "PUT /users/ada HTTP/1.1",
+    "POST /users/ada/command/change-password HTTP/1.1",
+    "DELETE /users/ada HTTP/1.0",
+]
+BODY = b'{"loginName":"ada","fullName":"Ada","groups":["a"],"password":"p","currentPassword":"p"}'
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_damaged_requests(web: NodeThread, seed: int) -> None:
+    """They are refused or understood, and nothing in the node fails by them."""
+    rng = random.Random(seed)
+    statuses = set()
+    for _ in range(150):
+        head = f"{rng.choice(REQUESTS)}\r\nAuthorization: {basic(ADMIN)}\r\n"
+        head += f"Content-Length: {len(BODY)}\r\n\r\n"
+        request = head.encode() + rng.choice([BODY, damaged(BODY, rng)])
+        with socket.create_connection(http_address(web), PATIENCE) as connection:
+            connection.sendall(rng.choice([request, damaged(request, rng)]))
+            connection.shutdown(socket.SHUT_WR)  # there may be less than it promises
+            answer = b"".join(iter(lambda: connection.recv(65536), b""))
+        if answer:
+            statuses.add(int(answer.removeprefix(b"HTTP/1.1 ")[:3]))
+    assert {200, 400, 404} <= statuses
+    assert 500 not in statuses
     assert get(web, "/ping")[0] == 200
 
 

@@ -2,7 +2,8 @@
 
 ``messages(name)`` draws the fields of a message, ``scrambled(name, fields, rng)`` writes them in
 any order, with fields nobody knows in between, with varints longer than necessary, and with
-scalars written twice, the last one being the one that counts.
+scalars written twice, the last one being the one that counts. ``damaged(payload, rng)`` is what
+no decoder has to read, and ``some_fields(name, rng)`` says what makes no sense.
 """
 
 from __future__ import annotations
@@ -159,3 +160,45 @@ def unknown_field(rng: random.Random, depth: int = 0) -> bytes:
         FIXED32: struct.pack("<I", rng.getrandbits(32)),
     }
     return tag(number, wire_type) + values[wire_type]
+
+
+def damaged(payload: bytes, rng: random.Random) -> bytes:
+    """Some bytes changed, inserted, removed or repeated."""
+    changed = bytearray(payload)
+    for _ in range(rng.randrange(1, 4)):
+        place = rng.randrange(len(changed) + 1)
+        end = place + rng.randrange(4)
+        changed[place:end] = rng.choice(
+            [b"", rng.randbytes(1), b"\xff" * 11, changed[place : end + 3] * 2, varint(2**63)]
+        )
+    return bytes(changed)
+
+
+def some_fields(name: str, rng: random.Random) -> Fields:
+    """Fields of a message as a server may send them that follows the encoding and nothing else."""
+    return {
+        field.name: _some_values(field, rng)
+        for field in descriptor_of(name).fields
+        if rng.random() < 0.8
+    }
+
+
+def _some_values(field: Any, rng: random.Random) -> Any:
+    if is_repeated(field):
+        return [_some_value(field, rng) for _ in range(rng.choice([0, 1, 1, 3]))]
+    return _some_value(field, rng)
+
+
+def _some_value(field: Any, rng: random.Random) -> Any:
+    if field.message_type is not None:
+        return some_fields(field.message_type.name, rng)
+    if field.type == field.TYPE_STRING:
+        return rng.choice(["", "s", "größe", "x" * 300])
+    if field.type == field.TYPE_BYTES:
+        return rng.randbytes(16) if field.name == "event_id" else rng.choice([b"", b"{}", b"[1]"])
+    if field.type == field.TYPE_BOOL:
+        return rng.random() < 0.5
+    bits = 31 if field.type == field.TYPE_INT32 else 63
+    if field.name.startswith("created"):
+        bits = 40
+    return rng.choice([0, 0, 0, 1, 2, -1, 7, 2**bits - 1, -(2**bits)])

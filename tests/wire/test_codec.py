@@ -26,6 +26,7 @@ from wire.scrambling import (
     LENGTH,
     VARINT,
     Fields,
+    damaged,
     descriptor_of,
     length_delimited,
     messages,
@@ -137,18 +138,6 @@ class TestReplies:
             if command in views.DECODED:
                 for _ in range(20):
                     check_agreement(command, damaged(body, rng))
-
-
-def damaged(payload: bytes, rng: random.Random) -> bytes:
-    """Some bytes changed, inserted, removed or repeated."""
-    changed = bytearray(payload)
-    for _ in range(rng.randrange(1, 4)):
-        place = rng.randrange(len(changed) + 1)
-        end = place + rng.randrange(4)
-        changed[place:end] = rng.choice(
-            [b"", rng.randbytes(1), b"\xff" * 11, changed[place : end + 3] * 2, varint(2**63)]
-        )
-    return bytes(changed)
 
 
 def each_field() -> list[Any]:
