@@ -121,7 +121,9 @@ class ConnectToGroup(Subscribe):
     def _decode_confirmation(self, frame: Frame) -> Confirmation:
         reply = _cold.decode("PersistentSubscriptionConfirmation", frame.body)
         if not reply.subscription_id:
-            raise ProtocolError("PersistentSubscriptionConfirmation: nothing to answer events under")
+            raise ProtocolError(
+                "PersistentSubscriptionConfirmation: no name to answer events under"
+            )
         return Confirmation(
             reply.last_commit_position, reply.last_event_number, reply.subscription_id
         )
