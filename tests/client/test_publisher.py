@@ -290,6 +290,12 @@ class TestBackPressure:
                     await producer
                     await publisher.flush()
 
+    async def test_nothing_waits_for_the_delay_meanwhile(self) -> None:
+        async with publishing(max_in_flight_events=4) as (publisher, _):
+            for number in range(20):
+                await publisher.send(f"s{number}", NewEvent("t"))
+            assert publisher.stats.acknowledged >= 16
+
     async def test_they_go_on_when_half_is_answered(self) -> None:
         async with connected() as (client, link, _):
             async with client.publisher(max_in_flight_events=4) as publisher:
@@ -524,6 +530,35 @@ class TestFailures:
                 if flushes:
                     await publisher.flush()
 
+    async def test_a_callback_that_raises_is_not_called_again(self) -> None:
+        called: list[str] = []
+
+        def break_down(failure: PublishFailure) -> None:
+            called.append(failure.stream)
+            raise ZeroDivisionError
+
+        refused = {f"s{number}": DENIED for number in range(5)}
+        with pytest.raises(ZeroDivisionError):
+            async with publishing(refused, on_failure=break_down) as (publisher, _):
+                for stream in refused:
+                    await publisher.send(stream, NewEvent("t"))
+                await publisher.flush()
+        assert len(called) == 1
+
+    async def test_answers_behind_the_one_a_callback_raises_for(self) -> None:
+        def break_down(*_: Any) -> None:
+            raise ZeroDivisionError
+
+        async with connected() as (client, link, _):
+            with pytest.raises(ZeroDivisionError):
+                async with client.publisher(on_result=break_down, max_delay=LONG) as publisher:
+                    for number in range(3):
+                        await publisher.send(f"s{number}", NewEvent("t"))
+                    flushing = soon(publisher.flush())
+                    requests = [await link.expect("WriteEvents") for _ in range(3)]
+                    link.send_raw(b"".join(map(reply_to, requests)))
+                    await flushing
+
 
 class TestExpecting:
     async def test_each_batch_follows_on_the_one_before(self) -> None:
@@ -675,6 +710,21 @@ class TestTheEnd:
             link.reply(await link.expect("WriteEvents"))
             await asyncio.wait({task})
             assert task.cancelled()
+
+    async def test_cancelled_it_logs_what_failed(self, caplog: pytest.LogCaptureFixture) -> None:
+        async def work() -> None:
+            async with publishing({"s": DENIED}) as (publisher, _):
+                await publisher.send("s", NewEvent("t"))
+                entered.set()
+                await asyncio.sleep(LONG)
+
+        entered = asyncio.Event()
+        task = soon(work())
+        await entered.wait()
+        task.cancel()
+        await asyncio.wait({task})
+        assert task.cancelled()
+        assert "1 event of 1 stream could not be published" in caplog.text
 
     async def test_cancelled_twice_it_ends(self, caplog: pytest.LogCaptureFixture) -> None:
         async with connected() as (client, link, _):

@@ -7,6 +7,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 import pytest
+from client.gossip import GossipPeer, http_answer
 
 import fastpump
 import fastpump.server
@@ -208,6 +209,23 @@ async def test_a_server_that_fails() -> None:
             pytest.raises(exceptions.UserCommandFailed, match="500"),
         ):
             await users.delete("ada")
+
+
+async def test_credentials_do_not_follow_a_redirection() -> None:
+    elsewhere = http_answer(b"", "302 Found", "Location: /elsewhere")
+    async with GossipPeer(elsewhere) as peer, Users(*peer.address, *ADMIN) as users:
+        with pytest.raises(exceptions.UserCommandFailed, match="302"):
+            await users.get("ada")
+        assert len(peer.requests) == 1
+
+
+@pytest.mark.parametrize("login", ["", None])
+async def test_a_login_that_is_none(login: Any) -> None:
+    async with node() as running, users_of(running, *ADMIN) as users:
+        for call in (users.get, users.enable, users.disable, users.delete):
+            with pytest.raises(exceptions.UsageError, match="login"):
+                await call(login)
+        assert len(await users.list()) == 2
 
 
 async def test_an_answer_that_is_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
