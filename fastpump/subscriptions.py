@@ -2,12 +2,14 @@
 
     History ──end reached──▶ Subscribing ──confirmed──▶ Bridging ──caught up──▶ Live
        ▲                         │                         │                     │
-       └─────── connection lost, or the buffer of pushes overflowed, or ─────────┘
-                the consumer's wait was cancelled before it was live
+       └─────────── connection lost, or the buffer of pushes overflowed ─────────┘
 
 One rule makes every transition safe: an event is given out only if it lies behind the last one that
 was. So history may be read again and pushes may repeat it; nothing is lost and nothing comes twice.
 A subscription that starts "now" begins with Subscribing, and needs no History to be Live.
+
+What is under way in a phase belongs to the subscription, not to who waits for it: a wait that is
+cancelled changes nothing, and the next one goes on where it was.
 
 Pushes wait in a buffer that is bounded in events and bytes. A consumer that is too slow for it is
 not cut off: the server is told to stop pushing, what is buffered is given out, and the rest comes
@@ -20,7 +22,6 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing
 from inspect import isawaitable
 from typing import Any, NamedTuple
 
@@ -31,12 +32,7 @@ from fastpump._events import Event, Events
 from fastpump._logs import Log
 from fastpump._read_ahead import ReadAhead
 from fastpump._subscribing import Confirmation, was_out_of_reach
-from fastpump.exceptions import (
-    ConnectionLost,
-    OperationExpired,
-    RetriesLimitReached,
-    StreamNotFound,
-)
+from fastpump.exceptions import ConnectionLost, StreamNotFound
 from fastpump.messages import Position
 
 LOG = logging.getLogger("fastpump.subscriptions")
@@ -55,6 +51,9 @@ class Stretch(NamedTuple):
 
     events: Batch
     end: Any
+
+
+Phase = Callable[[], Awaitable["Stretch | None"]]
 
 
 class PushBuffer:
@@ -186,10 +185,11 @@ class Subscription(Consuming):
         self._max_bytes = max_bytes
         self._on_checkpoint = on_checkpoint
         self._last = checkpoint
+        self._phase: Phase = self._read_history
         self._pages: ReadAhead[Any] | None = None
         self._pushes: PushBuffer | None = None
+        self._pushed_behind: Any = None
         self._confirmation: Confirmation | None = None
-        self._is_caught_up = False
         self._over = False
         self._is_settled = asyncio.Event()  # caught up, or over
 
@@ -205,7 +205,8 @@ class Subscription(Consuming):
     @property
     def is_live(self) -> bool:
         """History was given out up to its end, and what is written now is pushed."""
-        return self._is_caught_up and self._pushes is not None and self._pushes.is_open
+        is_caught_up = self._phase == self._take_pushes
+        return is_caught_up and self._pushes is not None and self._pushes.is_open
 
     @property
     def last_commit_position(self) -> int | None:
@@ -254,11 +255,12 @@ class Subscription(Consuming):
             StreamDeleted: nothing will ever be written to it.
         """
         try:
-            self._last = self._checkpoint = await self._subscribe()
+            await self._confirmed()
         except BaseException:
             self._end()
             raise
-        self._catch_up_is_over()
+        self._last = self._checkpoint = self._pushed_behind
+        self._be_live()
 
     def _loop_over_events(self) -> EventFeed:
         self._feed = EventFeed(Loop(self._each_batch_for_events, self._on_entry), self._end)
@@ -269,13 +271,13 @@ class Subscription(Consuming):
         return self._give_batches()
 
     async def _give_batches(self) -> AsyncGenerator[Batch, None]:
-        async with aclosing(self._stretches()) as stretches:
-            async for events, end in stretches:
-                if events:
-                    yield events
-                    self._checkpoint = self._log.place_of(events[-1])
-                if end is not None:
-                    await self._reach(end)
+        while (stretch := await self._next_stretch()) is not None:
+            events, end = stretch
+            if events:
+                yield events
+                self._checkpoint = self._log.place_of(events[-1])
+            if end is not None:
+                await self._reach(end)
 
     async def _reach(self, place: Any) -> None:
         """Everything up to this place has had its turn."""
@@ -290,91 +292,113 @@ class Subscription(Consuming):
             self._end()
             raise
 
-    async def _stretches(self) -> AsyncGenerator[Stretch, None]:
-        """The whole log, until it is over; what was given out before is not in it."""
-        try:
-            while not self._over:
-                step = self._live() if self._is_caught_up else self._catch_up()
-                async with aclosing(step) as stretches:
-                    async for stretch in stretches:
-                        yield stretch
-        except Exception:
-            if self._over:
-                return  # unsubscribed meanwhile: nobody is interested any more
-            self._end()
-            raise
+    async def _next_stretch(self) -> Stretch | None:
+        """What comes next of the log, and was not given out before; None when it is over."""
+        while not self._over:
+            try:
+                stretch = await self._phase()
+            except Exception as error:
+                if not self._goes_on_after(error):
+                    raise
+            else:
+                if stretch is not None and not self._over:
+                    return stretch
+        return None
 
-    async def _catch_up(self) -> AsyncGenerator[Stretch, None]:
-        """History to its end; then pushes are asked for, and what was written meanwhile is read.
+    def _goes_on_after(self, error: Exception) -> bool:
+        if self._over:
+            return True  # unsubscribed meanwhile: nobody is interested any more
+        if was_out_of_reach(error):
+            self._fall_back()
+            return True
+        self._end()
+        return False
 
-        If that is interrupted, the pushes are given up: it begins again behind the last event.
-        """
-        try:
-            async with aclosing(self._history()) as stretches:
-                async for stretch in stretches:
-                    yield stretch
-            if self._over:
-                return
-            pushed_behind = await self._subscribe()
-            if is_behind(pushed_behind, self._last):
-                async with aclosing(self._history()) as stretches:
-                    async for stretch in stretches:
-                        yield stretch
-            if self._is_bridged():
-                self._catch_up_is_over()
-                if self._log.tells_checkpoints and self.is_live:
-                    is_further = is_behind(pushed_behind, self._last)
-                    yield self._stretch((), pushed_behind if is_further else self._last)
-        except (ConnectionLost, OperationExpired, RetriesLimitReached) as error:
-            if not was_out_of_reach(error):
-                raise
-            self._note_interruption()
-        finally:
-            if not self._is_caught_up:
-                self._stop_pushes()
+    # --- the phases: each gives a piece of the log, or None once there is another phase ---
 
-    def _catch_up_is_over(self) -> None:
-        self._is_caught_up = True
-        self._is_settled.set()
+    async def _read_history(self) -> Stretch | None:
+        stretch = await self._next_page()
+        if stretch is None:
+            self._phase = self._subscribe
+        return stretch
 
-    def _is_bridged(self) -> bool:
-        """Whether history as it was read just now and the pushes join.
+    async def _subscribe(self) -> Stretch | None:
+        await self._confirmed()
+        if self._over:
+            return None
+        if is_behind(self._pushed_behind, self._last):
+            self._phase = self._bridge
+            return None
+        return self._join()
 
-        If their connection was lost meanwhile, history may have come from another node that did not
-        have all of it yet.
-        """
-        return self._pushes is not None and not isinstance(self._pushes.error, ConnectionLost)
+    async def _bridge(self) -> Stretch | None:
+        """Read what was written between the end of history and the first push."""
+        stretch = await self._next_page()
+        return self._join() if stretch is None else stretch
 
-    async def _history(self) -> AsyncGenerator[Stretch, None]:
-        try:
-            self._pages = self._log.history_behind(self._last)
-            async with aclosing(self._pages) as pages:
-                async for page in pages:
-                    # A page is in order; only its first events can be old ones.
-                    in_order = not page or self._is_new(page[0])
-                    news = page if in_order else self._news(page)
-                    yield self._stretch(news, self._log.end_of_page(page))
-        except StreamNotFound:
-            return  # it may come to be; until then there is no history
-
-    async def _live(self) -> AsyncGenerator[Stretch, None]:
-        """What is pushed; ends when there will be no more of that."""
+    async def _take_pushes(self) -> Stretch | None:
         pushes = self._pushes
         assert pushes is not None
-        while (pushed := await pushes.take()) is not None:
-            if self._over:
-                return
+        pushed = await pushes.take()
+        if pushed is not None:
             events, end = pushed
-            yield self._stretch(self._news(events), end)
-        self._is_caught_up = False
-        self._is_settled.clear()
-        self._pushes = None
-        if isinstance(pushes.error, ConnectionLost):
-            self._note_interruption()
-        elif pushes.error is not None:
+            return self._stretch(self._news(events), end)
+        if pushes.error is not None:
             raise pushes.error
-        elif pushes.was_dropped:
+        if pushes.was_dropped:
             self._end()
+        else:
+            self._fall_back()
+        return None
+
+    # --- what they are made of ---
+
+    async def _next_page(self) -> Stretch | None:
+        """The next page of history behind what was given out; None at its end."""
+        if self._pages is None:
+            self._pages = self._log.history_behind(self._last)
+        try:
+            page = await anext(self._pages)
+        except (StopAsyncIteration, StreamNotFound):  # it may come to be; there is no history yet
+            self._pages = None
+            return None
+        # A page is in order; only its first events can be old ones.
+        in_order = not page or self._is_new(page[0])
+        return self._stretch(page if in_order else self._news(page), self._log.end_of_page(page))
+
+    async def _confirmed(self) -> None:
+        """Ask for pushes, and wait until it is known behind which place they lie, or it is over."""
+        if self._pushes is None:
+            self._pushes = PushBuffer(self._log, self._max_events, self._max_bytes)
+        confirmation = await self._pushes.confirmed()
+        if confirmation is not None:
+            self._confirmation = confirmation
+            self._pushed_behind = self._log.end_of(confirmation)
+
+    def _join(self) -> Stretch | None:
+        """Go over from history to the pushes."""
+        assert self._pushes is not None
+        if isinstance(self._pushes.error, ConnectionLost):
+            # Lost meanwhile: history may have come from another node that did not have all of it.
+            self._fall_back()
+            return None
+        self._be_live()
+        if not (self._log.tells_checkpoints and self.is_live):
+            return None
+        is_further = is_behind(self._pushed_behind, self._last)
+        return self._stretch((), self._pushed_behind if is_further else self._last)
+
+    def _be_live(self) -> None:
+        self._phase = self._take_pushes
+        self._is_settled.set()
+
+    def _fall_back(self) -> None:
+        """Begin again with history, behind the last event."""
+        LOG.info("The subscription to %s goes on from history behind %s", self.name, self._last)
+        self._let_go()
+        self._pages = self._pushes = None
+        self._phase = self._read_history
+        self._is_settled.clear()
 
     def _stretch(self, news: Batch, end: Any) -> Stretch:
         """What is given out now, and from then on not again."""
@@ -402,27 +426,13 @@ class Subscription(Consuming):
                 last = place
         return events if len(news) == len(events) else news
 
-    async def _subscribe(self) -> Any:
-        """Ask for pushes. The place behind which they lie; where it starts, if it is over."""
-        self._pushes = PushBuffer(self._log, self._max_events, self._max_bytes)
-        confirmation = await self._pushes.confirmed()
-        if confirmation is None:
-            return self._last
-        self._confirmation = confirmation
-        return self._log.end_of(confirmation)
-
-    def _note_interruption(self) -> None:
-        LOG.info("The subscription to %s goes on from history behind %s", self.name, self._last)
-
-    def _stop_pushes(self) -> None:
-        if self._pushes is not None:
-            self._pushes.close()
-            self._pushes = None
-
     def _end(self) -> None:
         self._checkpoint = self.checkpoint  # the feed will be emptied
         self._over = True
         self._is_settled.set()
+        self._let_go()
+
+    def _let_go(self) -> None:
         if self._pages is not None:
             self._pages.stop()
         if self._pushes is not None:

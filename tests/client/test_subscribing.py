@@ -219,6 +219,18 @@ async def test_unsubscribed_before_the_confirmation() -> None:
         await link.nothing_more()
 
 
+async def test_unsubscribed_before_the_confirmation_in_an_empty_log() -> None:
+    async with connected() as (client, link, _):
+        subscription = await client.subscribe_to_all(Beginning)
+        reading = soon(read_into([], subscription))
+        link.send_raw(all_page(await link.expect("ReadAllEventsForward"), 0))
+        await link.expect("SubscribeToStream")
+        await subscription.unsubscribe()
+        await reading
+        await link.expect("UnsubscribeFromStream")
+        await link.nothing_more()
+
+
 async def test_unsubscribed_in_history() -> None:
     async with connected() as (client, link, _):
         subscription = await client.subscribe_to("s", 0, batch_size=2)
@@ -468,27 +480,29 @@ async def test_nothing_new_since_the_last_page_is_not_read_again() -> None:
         await reading
 
 
-async def test_wait_cancelled_while_bridging_begins_again() -> None:
+async def wait_in_vain(subscription: Subscription, link: Link, command: str) -> Request:
+    """A wait for the next event that is cancelled when its request has arrived."""
+    waiting = soon(next_number(subscription))
+    request = await link.expect(command)
+    waiting.cancel()
+    await asyncio.wait({waiting})
+    assert waiting.cancelled()
+    return request
+
+
+async def test_waits_shorter_than_the_way_to_the_server_and_back() -> None:
     async with connected() as (client, link, _):
-        subscription = await client.subscribe_to("s", 0)
-        waiting = soon(next_number(subscription))
-        link.reply(await link.expect(READ), result=1)
-        first = await confirm(link, last=1)
-        link.send_raw(push(first, 2))
-        late = await link.expect(READ)
-        waiting.cancel()
-        assert (await link.expect("UnsubscribeFromStream")).id == first.id
-        link.send_raw(stream_page(late, events_of("s", 3)))
-        seen: list[int] = []
-        reading = soon(read_into(seen, subscription))
-        link.send_raw(stream_page(await link.expect(READ), events_of("s", 3)))
-        second = await confirm(link, last=2)
-        link.send_raw(push(first, 3) + push(second, 3))
-        await eventually(lambda: len(seen) == 4)
-        await subscription.unsubscribe()
-        await reading
-        assert seen == [0, 1, 2, 3]
-        assert (await link.expect("UnsubscribeFromStream")).id == second.id
+        async with await client.subscribe_to("s", 0) as subscription:
+            request = await wait_in_vain(subscription, link, READ)
+            link.send_raw(stream_page(request, events_of("s", 1)))
+            assert await next_number(subscription) == 0
+            subscribe = await wait_in_vain(subscription, link, "SubscribeToStream")
+            link.reply(subscribe, last_commit_position=1, last_event_number=1)
+            request = await wait_in_vain(subscription, link, READ)
+            link.send_raw(push(subscribe, 1) + push(subscribe, 2))
+            link.send_raw(stream_page(request, events_of("s", 2)))
+            assert [await next_number(subscription) for _ in range(2)] == [1, 2]
+            await link.nothing_more()
 
 
 # --- connections that are lost ---
