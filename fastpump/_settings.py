@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import ssl
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -48,11 +49,12 @@ Rule = tuple[Callable[[Any], bool], str]
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return isinstance(value, float) or _is_whole(value)
 
 
 def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    """Not too large for what counts in C."""
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= sys.maxsize
 
 
 _TIME: Rule = (lambda value: _is_number(value) and value > 0, "above 0 seconds")
@@ -62,10 +64,10 @@ _TIME_OR_NO_LIMIT: Rule = (
     "above 0 seconds, or None for no limit",
 )
 _FLAG: Rule = (lambda value: isinstance(value, bool), "True or False")
-_COUNT: Rule = (lambda value: _is_whole(value) and value >= 1, "1 or more")
+_COUNT: Rule = (lambda value: _is_whole(value) and value >= 1, f"1 to {sys.maxsize}")
 _COUNT_OR_NO_LIMIT: Rule = (
     lambda value: _is_whole(value) and (value >= 1 or value == -1),
-    "1 or more, or -1 for no limit",
+    f"1 to {sys.maxsize}, or -1 for no limit",
 )
 
 _RULES: dict[str, Rule] = {
@@ -78,7 +80,7 @@ _RULES: dict[str, Rule] = {
     "reconnect_delay": _DELAY,
     "max_reconnects": (
         lambda value: _is_whole(value) and value >= -1,
-        "0 or more, or -1 for no limit",
+        f"0 to {sys.maxsize}, or -1 for no limit",
     ),
     "gossip_timeout": _TIME,
     "max_discover_attempts": _COUNT_OR_NO_LIMIT,
