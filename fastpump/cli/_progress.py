@@ -53,14 +53,21 @@ class Figures(NamedTuple):
 
 
 class _MessageHandler(logging.Handler):
-    """Turns log records into messages above the bar."""
+    """Turns log records into messages above the bar, the same in a row only once.
+
+    Several connections, or processes, often have the same to say.
+    """
 
     def __init__(self, display: Display) -> None:
         super().__init__(logging.WARNING)
         self._display = display
+        self._last = ""
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._display.message(record.getMessage())
+        text = record.getMessage()
+        if text != self._last:
+            self._last = text
+            self._display.message(text)
 
 
 class Display:
