@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
+import re
 import signal
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -20,6 +22,11 @@ from clilib import ENVIRONMENT, PATIENCE, Run, Served, Start
 
 import fastpump
 from fastpump.cli import _replay_job
+from fastpump.cli._interrupt import SIGNALS
+from fastpump.cli._options import Server
+from fastpump.cli._processes import Processes, shared
+from fastpump.cli._progress import INTERVAL
+from fastpump.cli._replay import Plan
 from fastpump.cli.app import app
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are found in /proc")
@@ -40,6 +47,7 @@ class Log:
     """A server of a log that answers so many requests to read it, and then none any more."""
 
     def __init__(self, peer: Peer, answers: int | None) -> None:
+        self.host, self.port = peer.host, peer.port
         self.options = ["--host", peer.host, "--port", str(peer.port), "--username", "admin"]
         self.options += ["--chunk-size", "1", "--batch-size", "10"]
         self.answers = answers
@@ -89,12 +97,12 @@ class Command:
 
     @property
     def workers(self) -> list[int]:
-        """The ids of its processes."""
-        return [
+        """The ids of its processes, the first one first."""
+        return sorted(
             pid
             for pid, command in processes_of(self.process.pid)
             if b"multiprocessing.spawn" in command
-        ]
+        )
 
     async def end(self) -> tuple[int, str]:
         """Its exit code and what it said, once nothing of it runs or lies about any more."""
@@ -114,6 +122,17 @@ def processes_of(session: int) -> Iterator[tuple[int, bytes]]:
                 yield int(folder.name), (folder / "cmdline").read_bytes()
         except (OSError, ValueError):
             pass  # it has ended, or is no process
+
+
+@asynccontextmanager
+async def replaying(
+    start: Start, output: Path, width: list[str], answers: int = 60
+) -> AsyncIterator[tuple[Log, Command]]:
+    """A replay that waits, because the server has become silent after so many answers."""
+    async with serving_log(answers) as log:
+        command = Command(start, output, *log.options, *width)
+        await eventually(lambda: log.is_silent)
+        yield log, command
 
 
 def positions(path: Path) -> list[int]:
@@ -150,9 +169,7 @@ async def test_ctrl_c_with_a_server_that_is_silent(
     start: Start, run: Run, output: Path, width: list[str], answers: int
 ) -> None:
     """While the log is divided, and while it is read."""
-    async with serving_log(answers) as log:
-        command = Command(start, output, *log.options, *width)
-        await eventually(lambda: log.is_silent)
+    async with replaying(start, output, width, answers) as (log, command):
         command.signal_all(signal.SIGINT)
         code, errors = await command.end()
         assert code == 130
@@ -219,9 +236,8 @@ async def test_ctrl_c_with_a_process_that_hangs(
     start: Start, run: Run, output: Path, width: list[str]
 ) -> None:
     """What it told last is what it has done."""
-    async with serving_log(60) as log:
-        command = Command(start, output, *log.options, *width)
-        await eventually(lambda: log.is_silent)
+    async with replaying(start, output, width) as (log, command):
+        await asyncio.sleep(2 * INTERVAL)  # so that it has told something
         os.kill(command.workers[0], signal.SIGSTOP)
         command.process.send_signal(signal.SIGINT)
         code, errors = await command.end()
@@ -230,14 +246,38 @@ async def test_ctrl_c_with_a_process_that_hangs(
 
 
 async def test_ctrl_c_of_streams(start: Start, output: Path) -> None:
-    async with serving_log(0) as log:
-        names = ["--stream", "a", "--stream", "b", "--processes", "2"]
-        command = Command(start, output, *log.options, *names)
-        await eventually(lambda: log.is_silent)
+    names = ["--stream", "a", "--stream", "b", "--processes", "2"]
+    async with replaying(start, output, names, 0) as (_, command):
         command.signal_all(signal.SIGINT)
         code, errors = await command.end()
         assert code == 130
         assert "Stopped; 0 of 2 streams are complete" in errors
+
+
+async def test_cancelled_once_processes_end_by_themselves() -> None:
+    async with serving_log(60) as log:
+        server = Server(None, log.host, log.port, False, None, None)
+        parts = [fastpump.Position(n, n) for n in (0, COUNT // 2, COUNT + 1)]
+        ranges = [fastpump.LogRange(*pair) for pair in itertools.pairwise(parts)]
+        processes = Processes(shared(Plan(server, ranges=ranges, batch_size=10, connections=2), 2))
+        running = soon(processes.run())
+        await eventually(lambda: log.is_silent)
+        running.cancel()
+        await asyncio.wait({running})
+        assert running.cancelled()
+
+
+@processes_only
+async def test_signals_are_kept_from_processes(
+    start: Start, output: Path, width: list[str]
+) -> None:
+    async with replaying(start, output, width) as (_, command):
+        for pid in command.workers:
+            status = Path(f"/proc/{pid}/status").read_text()
+            (blocked,) = re.findall(r"^SigBlk:\s*(\w+)$", status, re.MULTILINE)
+            assert int(blocked, 16) == sum(1 << (number - 1) for number in SIGNALS)
+        command.signal_all(signal.SIGINT)
+        await command.end()
 
 
 # --- processes that end otherwise ---
@@ -247,10 +287,9 @@ async def test_ctrl_c_of_streams(start: Start, output: Path) -> None:
 async def test_a_process_that_is_killed_is_reported(
     start: Start, run: Run, output: Path, width: list[str]
 ) -> None:
-    async with serving_log(60) as log:
-        command = Command(start, output, *log.options, *width)
-        await eventually(lambda: log.is_silent)
-        os.kill(command.workers[-1], signal.SIGKILL)
+    async with replaying(start, output, width) as (log, command):
+        await asyncio.sleep(2 * INTERVAL)  # so that it has told something
+        os.kill(command.workers[0], signal.SIGKILL)
         code, errors = await command.end()
         assert code == 1
         assert errors.splitlines()[-1] == "Error: A process of the replay ended with exit code -9"
@@ -264,9 +303,7 @@ async def test_a_process_that_is_killed_is_reported(
 async def test_processes_end_with_who_started_them(
     start: Start, output: Path, width: list[str]
 ) -> None:
-    async with serving_log(60) as log:
-        command = Command(start, output, *log.options, *width)
-        await eventually(lambda: log.is_silent)
+    async with replaying(start, output, width) as (_, command):
         assert len(command.workers) == 2
         command.process.kill()
         await eventually(lambda: not list(processes_of(command.process.pid)))
@@ -278,11 +315,10 @@ async def test_processes_end_with_who_started_them(
 async def test_what_processes_warn_of_is_shown(
     start: Start, output: Path, width: list[str]
 ) -> None:
-    async with serving_log(60) as log:
-        command = Command(start, output, *log.options, *width)
-        await eventually(lambda: log.is_silent)
+    async with replaying(start, output, width) as (log, command):
         log.answers = None
-        log.links[-1].abort()
+        for link in log.links:
+            link.abort()
         code, errors = await command.end()
         assert code == 0
         assert "connection" in errors.splitlines()[0]
@@ -293,9 +329,7 @@ async def test_what_processes_warn_of_is_shown(
 async def test_no_password_is_in_a_command_line(
     start: Start, output: Path, width: list[str]
 ) -> None:
-    async with serving_log(60) as log:
-        command = Command(start, output, *log.options, *width)
-        await eventually(lambda: log.is_silent)
+    async with replaying(start, output, width) as (_, command):
         found = list(processes_of(command.process.pid))
         command.signal_all(signal.SIGINT)
         _, errors = await command.end()

@@ -19,6 +19,7 @@ from clilib import ENVIRONMENT, FASTPUMP, Run, Served, Start
 
 import fastpump
 from fastpump.cli._options import Server
+from fastpump.cli._pieces import pieces_of, put_together
 from fastpump.cli._processes import shared, together
 from fastpump.cli._progress import Sample
 from fastpump.cli._replay import Place, Plan, Reader, Report, to_line
@@ -373,3 +374,23 @@ def test_reports_are_put_together_in_the_order_of_the_pieces() -> None:
     assert whole == Report(Sample(3, 30, 11, 110), places, 9)
     assert whole.reached == 3
     assert together(reports[:1]).reached == 2
+
+
+@pytest.mark.parametrize(
+    ("sizes", "whole"),
+    [
+        ([4, 2, 0, 5], b"aaa\nbbdddd\n"),
+        ([4, 2], b"aaa\nbb"),
+        ([2], b"aa"),
+        ([0], b""),
+    ],
+)
+def test_of_pieces_only_what_is_finished_is_put_together(
+    output: Path, sizes: list[int], whole: bytes
+) -> None:
+    with pieces_of(output, 5) as pieces:
+        for path, content in zip(pieces, (b"aaa\n", b"bbb\n", None, b"dddd\n"), strict=False):
+            if content is not None:
+                path.write_bytes(content)
+        put_together(pieces, sizes)
+    assert output.read_bytes() == whole
