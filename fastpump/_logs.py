@@ -21,7 +21,7 @@ from fastpump._subscribing import (
     SubscribeToStream,
     Wire,
 )
-from fastpump.exceptions import StreamDeleted
+from fastpump.exceptions import ProtocolError, StreamDeleted
 from fastpump.messages import Beginning, Position
 
 LAST_NUMBER = 2**63 - 1
@@ -56,7 +56,11 @@ class Log(Wire, ABC):
 
     @abstractmethod
     def place_of(self, event: Event) -> Any:
-        """Where the event lies."""
+        """Where the event lies.
+
+        Raises:
+            ProtocolError: the server does not say so.
+        """
 
     @abstractmethod
     def history_behind(self, place: Any) -> ReadAhead[Any]:
@@ -131,7 +135,8 @@ class AllLog(Log):
 
     def place_of(self, event: Event) -> Position:
         position = event.position
-        assert position is not None
+        if position is None:
+            raise ProtocolError("event: the server does not tell its position in the log")
         return position
 
     def history_behind(self, place: Position | None) -> ReadAhead[Any]:

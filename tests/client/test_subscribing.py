@@ -33,6 +33,7 @@ from fastpump.exceptions import (
     NotHandled,
     OperationTimedOut,
     PayloadUnreadable,
+    ProtocolError,
     ReadError,
     RetriesLimitReached,
     StreamDeleted,
@@ -366,6 +367,18 @@ async def test_unreadable(command: str) -> None:
         link.send(command, request.id, GARBAGE)
         assert isinstance(await outcome(next_number(subscription)), PayloadUnreadable)
         await (await peer.accept_and_greet()).nothing_more()
+
+
+async def test_pushes_of_the_log_that_do_not_tell_where_they_lie() -> None:
+    async with connected() as (client, link, _):
+        subscribing = soon(client.subscribe_to_all())
+        request = await confirm(link, commit=7)
+        async with await subscribing as subscription:
+            link.reply(request, "StreamEventAppeared", event={"event": record("s", 0)})
+            with pytest.raises(ProtocolError, match="does not tell its position"):
+                await next_number(subscription)
+        assert (await link.expect("UnsubscribeFromStream")).id == request.id
+        await link.nothing_more()
 
 
 async def test_unreadable_confirmation() -> None:
