@@ -16,7 +16,7 @@ from fastpump._dispatcher import Outlet
 from fastpump._events import Event, Events, delivery_of
 from fastpump._group_operations import ConnectToGroup, group_key
 from fastpump._subscribing import Confirmation, Wire, was_out_of_reach
-from fastpump.exceptions import ConnectionLost
+from fastpump.exceptions import ConnectionLost, ProtocolError
 
 LOG = logging.getLogger("fastpump.persistent")
 
@@ -121,10 +121,8 @@ class GroupConsumer:
     def close(self) -> None:
         """Send the answers that wait, and leave. Does nothing the second time."""
         if not self.is_over:
-            self._let_go()
-            self._leave()
-            self.is_over = True
-            self._bell.ring()
+            self.waiting.clear()
+            self._give_up(None)
 
     # --- for the operation ---
 
@@ -139,7 +137,11 @@ class GroupConsumer:
         excess = len(self.waiting) + len(events) - self.group.in_flight
         if excess > 0:
             LOG.info("%s: the server took back %d events that waited", self.group.key, excess)
-        self.waiting.extend(events.kept() if self.waiting else events)
+        try:
+            self.waiting.extend(events.kept() if self.waiting else events)
+        except ProtocolError as error:
+            # What it came in was right, so the connection is; those before it can be taken.
+            self._give_up(error)
         self._bell.ring()
 
     def on_end(self, error: BaseException | None) -> None:
@@ -149,7 +151,8 @@ class GroupConsumer:
             self._leave()
         else:
             self._answers.forget()
-        self._let_go()
+        self.waiting.clear()
+        self.delivery = b""
         if self.confirmation is not None and was_out_of_reach(error):
             LOG.info("Connecting to %s again: %s", self.group.key, error)
             self._operation = self.group.connect(self, self.group.new_id(), True)
@@ -170,10 +173,13 @@ class GroupConsumer:
             return self.delivery != b""
         return delivery_of(item) == self.delivery
 
-    def _let_go(self) -> None:
-        """What was delivered can be answered no more."""
-        self.waiting.clear()
+    def _give_up(self, error: BaseException | None) -> None:
+        """Leave; what was delivered can be answered no more."""
+        self._leave()
         self.delivery = b""
+        self.is_over = True
+        self._error = error
+        self._bell.ring()
 
     def _leave(self) -> None:
         self._answers.flush()

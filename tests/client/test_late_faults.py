@@ -99,3 +99,22 @@ async def test_pushes_of_a_subscription() -> None:
             await link.expect("UnsubscribeFromStream")
             assert subscription.checkpoint == 1
         assert peer.connections == 1
+
+
+@pytest.mark.parametrize("waiting", [[], [0]], ids=["none", "one"])
+async def test_pushes_of_a_persistent_subscription(waiting: list[int]) -> None:
+    async with connected() as (client, link, peer):
+        connecting = soon(client.connect_subscription("g", "s"))
+        request = await link.expect("ConnectToPersistentSubscription")
+        link.reply(request, subscription_id="s::g", last_commit_position=7)
+        async with await connecting as subscription:
+            for number in (*waiting, 1, BROKEN, 3):
+                push = "PersistentSubscriptionStreamEventAppeared"
+                link.send_raw(reply_to(request, push, event={"event": fields(number)}))
+            await link.expect("UnsubscribeFromStream")
+            for number in (*waiting, 1):
+                assert (await anext(subscription.events)).event_number == number
+            with pytest.raises(ProtocolError, match="16 bytes"):
+                await anext(subscription.events)
+        await link.nothing_more()
+        assert peer.connections == 1
