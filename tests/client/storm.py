@@ -166,6 +166,12 @@ class Program:
         await asyncio.wait(self._watching)
         await eventually(self._is_idle)
 
+    async def check_closed(self) -> None:
+        """What was watched has ended with the client; nothing is left."""
+        outcomes = await asyncio.gather(*self._watching, return_exceptions=True)
+        assert all(isinstance(outcome, ClientClosed) for outcome in outcomes), outcomes
+        assert self._is_idle()
+
     def _has_stopped(self) -> bool:
         return any(task.done() for task in self._watching)
 
@@ -265,8 +271,9 @@ class Program:
         with suppress(StreamNotFound):
             await patiently(way(client, stream, size), chance)
 
-    async def _replay(self, _: Operations, chance: Random) -> None:
+    async def _replay(self, client: Operations, chance: Random) -> None:
         async def replay() -> None:
+            await client.ping()  # not without it, though over connections of its own
             numbers = dict.fromkeys(STREAMS, 0)
             async with fastpump.Replay(self._connect, connections=2) as running:
                 async for page in running.streams(STREAMS, at_once=2, batch_size=5):

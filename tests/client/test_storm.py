@@ -10,13 +10,14 @@ from random import Random
 from typing import Any, Protocol
 
 import pytest
-from client.peer import soon
+from client.peer import outcome, soon
 from client.proxy import CuttingProxy
 from client.storm import Program
 from nodelib import NodeThread
 
 import fastpump
 from fastpump import Client, _discoverers, _dispatcher
+from fastpump.exceptions import ClientClosed
 from fastpump.server import Cluster, ClusterNode, Node, run_cluster
 
 LULL = 0.03
@@ -117,8 +118,11 @@ class ClusterThread(NodeThread):
 
 async def death(node: Node | ClusterNode, chance: Random) -> None:
     await node.kill()
-    await asyncio.sleep(chance.random() * LULL)
+    await lull(chance)
     await node.restart()
+
+
+Setting = Callable[[], AbstractAsyncContextManager[Sea]]
 
 
 @asynccontextmanager
@@ -134,12 +138,12 @@ async def three_nodes() -> AsyncIterator[Sea]:
         yield ThreeNodes(cluster)
 
 
-async def storm(
-    setting: Callable[[], AbstractAsyncContextManager[Sea]], seed: int, rounds: int
-) -> None:
-    chance = Random(f"{seed} storm")
-    admin = {"username": "admin", "password": "changeit"}
-    options = {
+ADMIN = {"username": "admin", "password": "changeit"}
+
+
+def options_of(chance: Random) -> dict[str, Any]:
+    """How a client connects that does not give up."""
+    return {
         "reconnect_delay": 0.005,
         "max_reconnects": -1,
         "max_attempts": chance.choice([-1, 3]),
@@ -148,19 +152,46 @@ async def storm(
         "operation_timeout": chance.choice([0.3, 5.0]),
         "queue_timeout": chance.choice([None, 0.5]),
         "heartbeat_interval": chance.choice([0.1, 60.0]),
-        **admin,
+        **ADMIN,
     }
+
+
+async def lull(chance: Random) -> None:
+    await asyncio.sleep(chance.random() * LULL)
+
+
+async def storm(setting: Setting, seed: int, rounds: int) -> None:
+    chance = Random(f"{seed} storm")
+    options = options_of(chance)
     async with setting() as sea, sea.connect(**options) as client:
         program = Program(client, lambda: sea.connect(**options), seed)
         program.watch()
         working = soon(program.work(rounds))
         while not working.done():
             await sea.strike(chance)
-            await asyncio.sleep(chance.random() * LULL)
+            await lull(chance)
         sea.calm()
         await working
-        async with sea.witness(**admin) as witness:
+        async with sea.witness(**ADMIN) as witness:
             await program.check(witness)
+
+
+async def closed_in_a_storm(setting: Setting, seed: int) -> None:
+    chance = Random(f"{seed} closed")
+    options = options_of(chance)
+    async with setting() as sea:
+        client = sea.connect(**options)
+        await client.connect()
+        program = Program(client, lambda: sea.connect(**options), seed)
+        program.watch()
+        working = soon(program.work(10_000))
+        for _ in range(chance.randint(1, 20)):
+            await sea.strike(chance)
+            await lull(chance)
+        await client.close()
+        sea.calm()
+        assert isinstance(await outcome(working), ClientClosed)
+        await program.check_closed()
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -170,4 +201,9 @@ async def test_a_node_in_a_storm(seed: int) -> None:
 
 async def test_a_cluster_in_a_storm() -> None:
     pytest.importorskip("aiohttp")
-    await storm(three_nodes, 0, rounds=20)
+    await storm(three_nodes, 0, rounds=10)
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_closed_in_a_storm(seed: int) -> None:
+    await closed_in_a_storm(one_node, seed)
