@@ -470,8 +470,10 @@ def test_what_arrives_at_an_interrupt_is_given_out_next(
 
 
 CTRL_C = """
+import signal
 import sys
 import fastpump
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 with fastpump.sync.connect(sys.argv[1], int(sys.argv[2])) as client:
     with client.subscribe_to(sys.argv[3]) as subscription:
         try:
