@@ -412,27 +412,53 @@ def test_closing_ends_what_waits_in_other_threads(node: fastpump.server.Node, st
             waiting.result(PATIENCE)
 
 
-@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this platform has no such timer")
-def test_an_interrupted_wait_is_cancelled_and_the_client_stays_usable(
-    client: sync.Client, stream: str
-) -> None:
-    class Interrupt(Exception):
-        pass
+class Interrupt(Exception):
+    """What the signal of a timer raises, as Ctrl-C raises KeyboardInterrupt."""
 
+
+@contextmanager
+def interrupted_while_waiting() -> Iterator[None]:
     def interrupt(*_: Any) -> None:
         raise Interrupt
 
     before = signal.signal(signal.SIGALRM, interrupt)
     try:
-        subscription = client.subscribe_to(stream)
         signal.setitimer(signal.ITIMER_REAL, 0.1)
         with pytest.raises(Interrupt):
-            next(subscription.events)
+            yield
     finally:
         signal.signal(signal.SIGALRM, before)
+
+
+has_timers = pytest.mark.skipif(
+    not hasattr(signal, "setitimer"), reason="this platform has no such timer"
+)
+
+
+@has_timers
+def test_an_interrupted_wait_leaves_the_client_usable(client: sync.Client, stream: str) -> None:
+    subscription = client.subscribe_to(stream)
+    with interrupted_while_waiting():
+        next(subscription.events)
     client.publish_event(stream, "t")
     assert next(subscription.events).event_number == 0
     subscription.unsubscribe()
+
+
+@has_timers
+def test_what_an_interrupted_wait_waited_for_is_cancelled() -> None:
+    loop, ended = BackgroundLoop(), threading.Event()
+
+    async def work() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    with interrupted_while_waiting():
+        loop.run(work)
+    assert ended.wait(PATIENCE)
+    loop.stop()
 
 
 @contextmanager
@@ -517,6 +543,7 @@ async def test_a_caller_with_a_loop_of_its_own(node: fastpump.server.Node) -> No
 
 
 def test_before_connecting_and_after_closing(node: fastpump.server.Node) -> None:
+    threads = threads_of_clients()
     client = sync.connect(node.host, node.port)
     with pytest.raises(ClientClosed, match="not connected"):
         client.ping()
@@ -533,6 +560,7 @@ def test_before_connecting_and_after_closing(node: fastpump.server.Node) -> None
         next(client.iter("s"))
     with pytest.raises(ClientClosed):
         client.connect()
+    assert threads_of_clients() == threads
 
 
 def test_a_failed_connect_leaves_no_thread() -> None:
