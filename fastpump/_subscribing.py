@@ -223,8 +223,7 @@ class Wire:
     def unsubscribe(self, operation: Subscribe) -> None:
         """Ask the server to stop."""
         operation.leave()
-        if operation.attempts:
-            self._dispatcher.send_now(operation.take_back())
+        self._dispatcher.send_now(operation.take_back())
 
 
 def was_out_of_reach(error: BaseException | None) -> bool:

@@ -142,6 +142,23 @@ async def test_disc_05_the_next_one_if_one_does_not_answer() -> None:
                 await client.close()
 
 
+async def test_disc_05_managers_are_asked_last() -> None:
+    for _ in range(10):  # the others are shuffled
+        async with Peer() as peer, GossipPeer(None) as manager, GossipPeer(None) as other:
+            manager.answer = other.answer = gossip_of(
+                member("Manager", 1, http=manager.port),
+                member("Leader", peer.port, http=0),
+                member("Follower", 0, http=other.port),
+            )
+            async with GossipPeer(other.answer) as seed:
+                client = client_of(seed)
+                link = await connect(client, peer)
+                await link.cut()
+                await peer.accept_and_greet()
+                assert (len(manager.requests), len(other.requests)) == (0, 1)
+                await client.close()
+
+
 async def test_disc_05_everybody_is_asked_once_in_a_round() -> None:
     async with GossipPeer(http_answer(b"no", "500 Internal Server Error")) as seed:
         host, port = seed.address

@@ -12,6 +12,7 @@ from client.peer import Link, Peer, connected, eventually, leader_info, outcome,
 import fastpump
 import fastpump.server
 from fastpump import NewEvent, _connector
+from fastpump.discovery import DiscoveryRetryPolicy, NodeService
 from fastpump.exceptions import (
     ConnectFailed,
     ConnectionLost,
@@ -49,6 +50,20 @@ async def test_conn_13_all_requests_go_to_the_leader_once() -> None:
                 link.send_raw(stream_page(request, events_of("s", 1)))
         await asyncio.gather(*writing, reading)
         assert (peer.connections, leader.connections) == (1, 1)
+        await client.close()
+
+
+async def test_conn_13_a_node_that_is_left_has_not_failed() -> None:
+    policy = DiscoveryRetryPolicy()
+    async with connected(retry_policy=policy) as (client, link, peer), Peer() as leader:
+        asking = soon(client.ping())
+        await refer(link, "Ping", leader_info(leader.port))
+        link = await leader.accept_and_greet()
+        link.reply(await link.expect("Ping"))
+        await asking
+        for node in (peer, leader):
+            stats = policy.stats[NodeService(node.host, node.port)]
+            assert (stats.successes, stats.failures) == (1, 0)
         await client.close()
 
 

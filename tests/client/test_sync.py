@@ -412,6 +412,18 @@ def test_closing_ends_what_waits_in_other_threads(node: fastpump.server.Node, st
             waiting.result(PATIENCE)
 
 
+def test_closing_ends_what_waits_for_something_else(node: fastpump.server.Node) -> None:
+    client = sync.connect(node.host, node.port)
+    client.connect()
+    subscription = client.subscribe_to("s", start_from=0)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(subscription.caught_up)  # nobody loops over its events
+        client.ping()
+        client.close()
+        with pytest.raises(ClientClosed):
+            waiting.result(PATIENCE)
+
+
 class Interrupt(Exception):
     """What the signal of a timer raises, as Ctrl-C raises KeyboardInterrupt."""
 
