@@ -73,6 +73,15 @@ async def test_sec_15_pages_read_ahead_carry_the_credentials() -> None:
         assert {request.login for request in requests} == {"ada"}
 
 
+async def test_sec_15_the_credential_of_create_subscription_wins() -> None:
+    async with connected() as (client, link, _), serving(link, answer) as requests:
+        view = client.acting_as(ADA)
+        await view.create_subscription("g", "s", credential=("bob", "b"))
+        (request,) = requests
+        assert (request.login, request.password) == ("bob", "b")
+        assert request.fields["event_stream_id"] == "s"
+
+
 async def test_ping_with_a_token(writes: list[bytes]) -> None:
     async with connected() as (client, link, _):
         writes.clear()

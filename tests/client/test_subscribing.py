@@ -336,6 +336,26 @@ async def test_vsub_09_pp_15_dropped(
         await link.nothing_more()  # nothing to unsubscribe from
 
 
+async def test_dropped_just_when_it_is_unsubscribed() -> None:
+    async with connected() as (client, link, _):
+        subscribing = soon(client.subscribe_to("s"))
+        request = await confirm(link)
+        subscription = await subscribing
+        seen: list[int] = []
+        following = soon(read_into(seen, subscription))
+
+        async def leave() -> None:
+            await client.ping()
+            await subscription.unsubscribe()
+
+        leaving = soon(leave())
+        ping = await link.expect("Ping")
+        # The loop is woken with the error, but does not run before the subscription is left.
+        link.send_raw(reply_to(ping) + reply_to(request, "SubscriptionDropped", reason=1))
+        await asyncio.gather(leaving, following)
+        assert seen == []
+
+
 async def test_reason_has_a_name() -> None:
     async with volatile() as (subscription, request, link, _):
         link.reply(request, "SubscriptionDropped", reason=2)
