@@ -62,8 +62,8 @@ class Work(NamedTuple):
 
 
 WORK = (
-    Work(20_000, streams=25, writes=False),
-    Work(20_000, streams=25),
+    Work(20_000, streams=50, writes=False),
+    Work(20_000, streams=50),
     Work(20, streams=10_000),
     Work(500_000, writes=False),
     Work(500_000),
@@ -134,10 +134,10 @@ async def hand_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
 # --- measuring ---
 
 
-def measure(work: Work, options: list[str], port: int) -> float:
-    """Events per second of one replay, its processes' start included."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+def measure(work: Work, options: list[str], port: int, place: Path | None) -> float:
+    """Events per second of one replay, the start of further processes included."""
+    with tempfile.TemporaryDirectory(dir=place) as name:
+        folder = Path(name).absolute()
         summary = folder / "summary.json"
         command = [*FASTPUMP, "replay", "--host", HOST, "--port", str(port), *options]
         command += [*work.options(folder), "--summary", str(summary)]
@@ -148,7 +148,7 @@ def measure(work: Work, options: list[str], port: int) -> float:
     return float(figures["events"] / figures["seconds"])
 
 
-def measure_all(works: tuple[Work, ...], rounds: int) -> Rates:
+def measure_all(works: tuple[Work, ...], rounds: int, place: Path | None) -> Rates:
     rates: Rates = defaultdict(list)
     with ExitStack() as stack:
         sizes = {work.events for work in works}
@@ -159,7 +159,7 @@ def measure_all(works: tuple[Work, ...], rounds: int) -> Rates:
             for work in works:
                 for width, options in WIDTHS.items():
                     port = (far if work.is_far else ports)[work.events]
-                    rates[work, width].append(measure(work, options, port))
+                    rates[work, width].append(measure(work, options, port, place))
     return rates
 
 
@@ -194,10 +194,12 @@ def main() -> None:
     parser.add_argument(
         "--quick", action="store_true", help="see that everything runs; the numbers mean nothing"
     )
+    parser.add_argument("--folder", type=Path, help="where files are written (default: temporary)")
     chosen = parser.parse_args()
     works = QUICK if chosen.quick else WORK
     rounds = chosen.rounds or (1 if chosen.quick else 5)
-    print("\n".join(report(works, measure_all(works, rounds), rounds)))
+    rates = measure_all(works, rounds, chosen.folder)
+    print("\n".join(report(works, rates, rounds)))
 
 
 if __name__ == "__main__":

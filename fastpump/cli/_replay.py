@@ -19,6 +19,9 @@ from fastpump.cli._progress import Sample
 SYSTEM_PREFIX = "$"
 """How the types of the server's own events begin."""
 
+BUFFER = 256 * 1024
+"""Bytes of a file that are written at once, if a page has as many."""
+
 SEARCH_WINDOW = 10_000
 """Events a server looks at for one page where a filter says which are wanted."""
 
@@ -206,10 +209,11 @@ class Reader:
 
 def write_lines(events: Iterable[fastpump.Event], file: IO[bytes]) -> int:
     """Write events so that the system has them; how many bytes they took."""
-    lines = b"".join(map(to_line, events))
-    file.write(lines)
+    # Line by line: if they were put together first, the memory for that would come from the system
+    # and go back to it with every page, which takes longer than writing.
+    size = sum([file.write(to_line(event)) for event in events])
     file.flush()
-    return len(lines)
+    return size
 
 
 @contextlib.contextmanager
@@ -217,6 +221,6 @@ def opened(pieces: Sequence[Path | None]) -> Iterator[list[IO[bytes]]]:
     """The files, open for writing; None stands for standard output."""
     with contextlib.ExitStack() as stack:
         yield [
-            sys.stdout.buffer if path is None else stack.enter_context(path.open("wb"))
+            sys.stdout.buffer if path is None else stack.enter_context(path.open("wb", BUFFER))
             for path in pieces
         ]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-import resource
 import subprocess
 import sys
 from collections import defaultdict
@@ -24,6 +23,8 @@ from fastpump.cli._processes import shared, together
 from fastpump.cli._progress import Sample
 from fastpump.cli._replay import Place, Plan, Reader, Report, to_line
 from fastpump.cli.app import app
+
+resource = pytest.importorskip("resource")
 
 ADMIN = ["--username", "admin"]
 ANYWHERE = ["--chunk-size", "1"]
