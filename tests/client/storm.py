@@ -16,7 +16,16 @@ from uuid import UUID
 from client.peer import eventually, soon
 
 import fastpump
-from fastpump import Beginning, Client, Event, Filter, NewEvent, StreamDirection, StreamMetadata
+from fastpump import (
+    Beginning,
+    Client,
+    Event,
+    Filter,
+    NewEvent,
+    Position,
+    StreamDirection,
+    StreamMetadata,
+)
 from fastpump._acting import Operations
 from fastpump.exceptions import (
     ClientClosed,
@@ -42,6 +51,10 @@ PATIENCE = 0.02
 
 
 NAKS = [NakAction.Park, NakAction.Retry, NakAction.Skip]
+
+
+Subscribe = Callable[[Any], Awaitable[Any]]
+"""Subscribes behind a place; None is the place to begin at."""
 
 
 class GaveUp(Exception):
@@ -93,12 +106,12 @@ class Written:
 
 
 class Watch:
-    """The events of a stream, or of the log, as they were given out behind `begin`."""
+    """The events that a subscription is for, as they were given out behind `begin`."""
 
-    def __init__(self, stream: str, *, once: bool) -> None:
-        self.begin: Any = -1
+    def __init__(self, is_wanted: Callable[[Event], bool], *, once: bool) -> None:
+        self.begin: Any = None
         self.ids: list[UUID] = []
-        self._stream = stream
+        self._is_wanted = is_wanted
         self._once = once
 
     def has_all(self, stored: Sequence[Event]) -> bool:
@@ -111,12 +124,10 @@ class Watch:
             assert len(set(self.ids)) == len(self.ids), "given out twice"
 
     def _wanted(self, stored: Sequence[Event]) -> list[UUID]:
-        return [event.id for event in stored if self._is_due(event)]
+        return [event.id for event in stored if self._is_wanted(event) and self._is_behind(event)]
 
-    def _is_due(self, event: Event) -> bool:
-        if self._stream == "$all":
-            return True
-        return event.stream == self._stream and event.event_number > self.begin
+    def _is_behind(self, event: Event) -> bool:
+        return not isinstance(self.begin, int) or event.event_number > self.begin
 
 
 class Program:
@@ -141,14 +152,13 @@ class Program:
 
     def watch(self) -> None:
         """Begin to follow streams, the log, and persistent subscriptions."""
-        for n, stream in enumerate(STREAMS + BULK):
-            chance = self._chance(f"follow {n}")
-            self._begin(self._follow(stream, self._behind(stream, chance), chance))
-        for n in range(2):
-            chance = self._chance(f"follow all {n}")
-            self._begin(self._follow("$all", self._all_behind(chance), chance))
+        for stream in STREAMS + BULK:
+            self._begin(self._follow, _is_in(stream), self._behind(stream))
+        for room in (5, 65536):
+            self._begin(self._follow, lambda _: True, self._all_behind(room))
+        self._begin(self._follow, _is_in(*BULK), self._some_behind())
         for stream in STREAMS[:2]:
-            self._begin(self._consume(stream, self._chance(f"consume {stream}")))
+            self._begin(self._consume, _is_in(stream), stream, once=False)
 
     async def check(self, witness: Client) -> None:
         """What is stored is what was acknowledged; what is stored is seen; nothing is left."""
@@ -180,13 +190,18 @@ class Program:
         busy = (stats.in_flight, stats.waiting, stats.subscriptions, stats.queued_bytes)
         return busy == (0, 0, 0, 0)
 
-    def _watched(self, stream: str, *, once: bool) -> Watch:
-        watch = Watch(stream, once=once)
+    def _begin(
+        self,
+        watching: Callable[[Watch, Random, Any], Coroutine[Any, Any, None]],
+        is_wanted: Callable[[Event], bool],
+        what: Any,
+        *,
+        once: bool = True,
+    ) -> None:
+        watch = Watch(is_wanted, once=once)
         self._watches.append(watch)
-        return watch
-
-    def _begin(self, watching: Coroutine[Any, Any, None]) -> None:
-        self._watching.append(soon(watching))
+        chance = self._chance(f"watch {len(self._watches)}")
+        self._watching.append(soon(watching(watch, chance, what)))
 
     def _chance(self, name: str) -> Random:
         return Random(f"{self._seed} {name}")
@@ -292,11 +307,8 @@ class Program:
 
     # --- what is watched ---
 
-    async def _follow(
-        self, stream: str, subscribe: Callable[[Any], Awaitable[Any]], chance: Random
-    ) -> None:
+    async def _follow(self, watch: Watch, chance: Random, subscribe: Subscribe) -> None:
         """See all events once, whatever becomes of the subscriptions."""
-        watch = self._watched(stream, once=True)
         place = None
         while True:
             with suppress(*WEATHER):
@@ -310,7 +322,8 @@ class Program:
                 finally:
                     place = subscription.checkpoint
 
-    def _behind(self, stream: str, chance: Random) -> Callable[[Any], Awaitable[Any]]:
+    def _behind(self, stream: str) -> Subscribe:
+        chance = self._chance(f"behind {stream}")
         begin = chance.choice([-1, 0, 0, 3])
         size, room = chance.randint(1, 20), chance.choice([3, 50, 65536])
 
@@ -320,8 +333,8 @@ class Program:
 
         return subscribe
 
-    def _all_behind(self, chance: Random) -> Callable[[Any], Awaitable[Any]]:
-        size, room = chance.randint(1, 50), chance.choice([5, 65536])
+    def _all_behind(self, room: int) -> Subscribe:
+        size = self._chance(f"behind {room}").randint(1, 50)
         client = self._client.acting_as(ADMIN)
 
         def subscribe(place: Any) -> Awaitable[Any]:
@@ -330,9 +343,26 @@ class Program:
 
         return subscribe
 
-    async def _consume(self, stream: str, chance: Random) -> None:
+    def _some_behind(self) -> Subscribe:
+        chosen, interval = Filter.stream_prefix("b"), self._chance("behind some").choice([1, 10])
+        checkpoints: list[Position] = []
+
+        def note(checkpoint: Position) -> None:
+            checkpoints.append(checkpoint)
+            assert checkpoints[-2:] == sorted(checkpoints[-2:]), "it went back"
+
+        def subscribe(place: Position | None) -> Awaitable[Any]:
+            return self._client.subscribe_to_all(
+                Beginning if place is None else place,
+                filter=chosen,
+                checkpoint_interval=interval,
+                on_checkpoint=note,
+            )
+
+        return subscribe
+
+    async def _consume(self, watch: Watch, chance: Random, stream: str) -> None:
         """Have all events handed out at least once."""
-        watch = self._watched(stream, once=False)
         client = self._client.acting_as(ADMIN)
         settings = fastpump.PersistentSubscriptionSettings(start_from=0, message_timeout=0.5)
         is_made = False
@@ -355,22 +385,29 @@ class Program:
                             await subscription.ack(event)
 
 
+def _is_in(*streams: str) -> Callable[[Event], bool]:
+    return lambda event: event.stream in streams
+
+
 async def _begun(subscribing: Awaitable[T]) -> T:
     return await subscribing
 
 
 async def _events_of(subscription: Any, chance: Random) -> AsyncIterator[Event]:
-    """Its events to its end; each wait may be cancelled and begun again."""
+    """Its events to its end, one by one or in slices; a wait may be cancelled and begun again."""
+    by_slice = chance.random() < 0.3
+    items = subscription.slices() if by_slice else subscription.events
 
-    async def following() -> Event | None:
-        return await anext(subscription.events, None)
+    async def following() -> Any:
+        return await anext(items, None)
 
     while True:
         with suppress(GaveUp):
-            event = await patiently(following(), chance)
-            if event is None:
+            item = await patiently(following(), chance)
+            if item is None:
                 return
-            yield event
+            for event in item if by_slice else (item,):
+                yield event
         if chance.random() < 0.05:
             await asyncio.sleep(chance.random() * PATIENCE)
 
