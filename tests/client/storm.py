@@ -22,6 +22,7 @@ from fastpump import (
     Event,
     Filter,
     NewEvent,
+    PersistentSubscriptionSettings,
     Position,
     StreamDirection,
     StreamMetadata,
@@ -34,6 +35,7 @@ from fastpump.exceptions import (
     OperationExpired,
     OperationTimedOut,
     PersistentSubscriptionAlreadyExists,
+    PersistentSubscriptionNotFound,
     ReplayFailed,
     RetriesLimitReached,
     StreamNotFound,
@@ -274,8 +276,13 @@ class Program:
             lambda: client.delete_stream("m"),
             lambda: client.get_all(max_count=7),
             lambda: client.get_event("m", -1),
+            lambda: client.create_subscription("g", "m"),
+            lambda: client.update_subscription("g", "m", PersistentSubscriptionSettings()),
+            lambda: client.delete_subscription("g", "m"),
         ]
-        with suppress(StreamNotFound):
+        with suppress(
+            StreamNotFound, PersistentSubscriptionAlreadyExists, PersistentSubscriptionNotFound
+        ):
             await patiently(chance.choice(calls)(), chance)
 
     # --- what is read ---
@@ -364,7 +371,7 @@ class Program:
     async def _consume(self, watch: Watch, chance: Random, stream: str) -> None:
         """Have all events handed out at least once."""
         client = self._client.acting_as(ADMIN)
-        settings = fastpump.PersistentSubscriptionSettings(start_from=0, message_timeout=0.5)
+        settings = PersistentSubscriptionSettings(start_from=0, message_timeout=0.5)
         is_made = False
         while not is_made:
             with suppress(*WEATHER):
@@ -440,6 +447,8 @@ async def _read_up(client: Operations, stream: str, size: int) -> None:
     async for event in client.iter(stream, batch_size=size):
         assert event.event_number == number
         number += 1
+        if number == 7 * size:
+            break  # pages are under way
 
 
 async def _read_down(client: Operations, stream: str, size: int) -> None:

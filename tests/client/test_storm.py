@@ -196,12 +196,12 @@ async def closed_in_a_storm(setting: Setting, seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(2))
 async def test_a_node_in_a_storm(seed: int) -> None:
-    await storm(one_node, seed, rounds=20)
+    await storm(one_node, seed, rounds=15)
 
 
 async def test_a_cluster_in_a_storm() -> None:
     pytest.importorskip("aiohttp")
-    await storm(three_nodes, 0, rounds=10)
+    await storm(three_nodes, 0, rounds=6)
 
 
 @pytest.mark.parametrize("seed", range(3))
