@@ -222,9 +222,12 @@ async def _read(reader: Reader, reports: Connection, orders: Connection) -> None
     reading = asyncio.ensure_future(reader.run())
     loop = asyncio.get_running_loop()
     stop = functools.partial(loop.call_soon_threadsafe, reading.cancel)
-    threading.Thread(target=_wait_for_stop, args=(orders, stop), daemon=True).start()
+    obeying = threading.Thread(target=_wait_for_stop, args=(orders, stop), daemon=True)
+    obeying.start()
     while not (await asyncio.wait({reading}, timeout=INTERVAL))[0]:
         reports.send(reader.report())
+        if not obeying.is_alive():
+            reading.cancel()  # again: before Python 3.12 `wait_for` may swallow a cancellation
     with contextlib.suppress(asyncio.CancelledError):
         await reading
 

@@ -33,7 +33,7 @@ from fastpump.replay import CHUNK_SIZE
 )
 @click.option(
     "--streams-from",
-    type=click.File("r", encoding="utf-8"),
+    type=click.File("r", encoding="utf-8-sig"),
     metavar="FILE",
     help="Read the streams whose names stand in this file, one on each line; - is standard input.",
 )

@@ -105,7 +105,7 @@ def test_streams_are_complete_and_in_order(
     filled: Served, run: Run, tmp_path: Path, output: Path, width: list[str]
 ) -> None:
     names = tmp_path / "names"
-    names.write_text("\n".join(STREAMS) + "\n\ns-1\n", encoding="utf-8")
+    names.write_text("\n".join(STREAMS) + "\n\ns-1\n", encoding="utf-8-sig")
     summary = tmp_path / "summary.json"
     options = ["--streams-from", str(names), "--stream", "s-3", "--batch-size", "7", *width]
     done = run("replay", *filled.options, *options, "-o", str(output), "--summary", str(summary))
