@@ -183,12 +183,11 @@ class Gossip:
             query={"format": "json"},
         )
         async with (
-            # Compressed answers could be larger than they look, and cookies are nobody's business.
+            # Compressed answers could be larger than they look.
             http.ClientSession(
                 connector=http.TCPConnector(force_close=True),
                 timeout=self._timeout,
                 auto_decompress=False,
-                cookie_jar=http.DummyCookieJar(),
             ) as session,
             session.get(
                 url,
