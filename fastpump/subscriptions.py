@@ -398,7 +398,6 @@ class Subscription(Consuming):
         self._let_go()
         self._pages = self._pushes = None
         self._phase = self._read_history
-        self._is_settled.clear()
 
     def _stretch(self, news: Batch, end: Any) -> Stretch:
         """What is given out now, and from then on not again."""

@@ -467,6 +467,23 @@ async def test_request_to_subscribe(options: Any, interval: int) -> None:
         }
 
 
+async def test_filt_10_once_more_when_it_turns_live() -> None:
+    checkpoints: list[Position] = []
+    async with connected() as (client, link, _):
+        async with await client.subscribe_to_all(
+            Beginning, filter=STREAM_A, on_checkpoint=checkpoints.append
+        ) as subscription:
+            following = soon(follow(subscription, []))
+            request = await link.expect(READ)
+            link.reply(request, next_commit_position=9, is_end_of_stream=True)
+            request = await link.expect(SUBSCRIBE)
+            assert checkpoints == [(9, 0)]
+            link.reply(request, last_commit_position=8)
+            assert await subscription.caught_up()
+            await eventually(lambda: checkpoints == [(9, 0), (9, 0)])
+        await following
+
+
 async def test_filt_12_server_that_does_not_know_filters() -> None:
     async with connected() as (client, link, _):
         subscribing = soon(client.subscribe_to_all(filter=STREAM_A))

@@ -336,7 +336,8 @@ async def test_vsub_09_pp_15_dropped(
         await link.nothing_more()  # nothing to unsubscribe from
 
 
-async def test_dropped_just_when_it_is_unsubscribed() -> None:
+@pytest.mark.parametrize("what", ["an event", "the end"])
+async def test_what_comes_just_when_it_is_unsubscribed(what: str) -> None:
     async with connected() as (client, link, _):
         subscribing = soon(client.subscribe_to("s"))
         request = await confirm(link)
@@ -350,8 +351,9 @@ async def test_dropped_just_when_it_is_unsubscribed() -> None:
 
         leaving = soon(leave())
         ping = await link.expect("Ping")
-        # The loop is woken with the error, but does not run before the subscription is left.
-        link.send_raw(reply_to(ping) + reply_to(request, "SubscriptionDropped", reason=1))
+        dropped = reply_to(request, "SubscriptionDropped", reason=1)
+        # The loop is woken, but does not run before the subscription is left.
+        link.send_raw(reply_to(ping) + (dropped if what == "the end" else push(request, 0)))
         await asyncio.gather(leaving, following)
         assert seen == []
 
