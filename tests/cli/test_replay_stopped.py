@@ -216,11 +216,16 @@ def test_ctrl_c_while_the_pieces_are_put_together(
             signal.raise_signal(signal.SIGINT)
         whole(*arguments)
 
+    # A shell's background jobs, and so what they start, ignore Ctrl-C.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     whole = _replay_job.put_together
     monkeypatch.setattr(_replay_job, "put_together", put_together)
     asyncio.run(fill())
     options = ["--username", "admin", "--chunk-size", "1", "--connections", "3", "-o", str(output)]
-    result = CliRunner(env=ENVIRONMENT).invoke(app, ["replay", *node.options, *options])
+    try:
+        result = CliRunner(env=ENVIRONMENT).invoke(app, ["replay", *node.options, *options])
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert [path.name for path in output.parent.iterdir()] == ["out.ndjson"]
     if times == 1:
         assert result.exit_code == 130
