@@ -39,6 +39,7 @@ from fastpump.exceptions import (
     ReplayFailed,
     RetriesLimitReached,
     StreamNotFound,
+    WrongExpectedVersion,
 )
 from fastpump.messages import ConditionalWriteStatus, NakAction, NewEventData
 from fastpump.publisher import PublishFailure
@@ -242,8 +243,12 @@ class Program:
             on_failure=failures.append,
         )
 
+        is_guarded = chance.random() < 0.3
+
         async def publish() -> None:
             async with publisher:
+                for stream in BULK if is_guarded else ():
+                    publisher.expect(stream, await _version_of(client, stream))
                 for _ in range(chance.randint(1, 60)):
                     written = self._written[chance.choice(BULK)]
                     [event] = written.new(1)
@@ -256,13 +261,15 @@ class Program:
             await patiently(publish(), chance)
         finally:
             # Also if it was cancelled while it waited for the last answers.
-            reasons = [failure.reason for failure in failures]
-            assert all(isinstance(reason, (*WEATHER, ClientClosed)) for reason in reasons), reasons
+            kinds = (*WEATHER, ClientClosed, WrongExpectedVersion)
+            assert all(isinstance(failure.reason, kinds) for failure in failures), failures
             stats = publisher.stats
             assert (stats.waiting, stats.waiting_bytes) == (0, 0)
             for written, event_id, future in tracked:
                 assert future.done()
-                if future.exception() is None:
+                if isinstance(future.exception(), WrongExpectedVersion):
+                    written.refused.add(event_id)
+                elif future.exception() is None:
                     written.acknowledged.append(event_id)
                     written.numbers[event_id] = future.result()
 
@@ -424,10 +431,15 @@ async def _publish(client: Operations, stream: str, events: list[NewEventData]) 
     return True
 
 
+async def _version_of(client: Operations, stream: str) -> int:
+    try:
+        return (await client.get(stream, max_count=1)).last_event_number
+    except StreamNotFound:
+        return -1
+
+
 async def _publish_conditional(client: Operations, stream: str, events: list[NewEventData]) -> bool:
-    version = -1
-    with suppress(StreamNotFound):
-        version = (await client.get(stream, max_count=1)).last_event_number
+    version = await _version_of(client, stream)
     written = await client.publish_conditional(stream, events, version)
     return written.status == ConditionalWriteStatus.Succeeded
 
