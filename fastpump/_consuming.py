@@ -26,13 +26,18 @@ class Loop(AsyncIterator[T], Generic[T]):
     Args:
         begin: makes the generator of what is given out.
         on_entry: called when a loop begins, or begins again.
+        end: ends the subscription, and so whoever waits for the next item.
     """
 
     def __init__(
-        self, begin: Callable[[], AsyncGenerator[T, None]], on_entry: Callable[[], None]
+        self,
+        begin: Callable[[], AsyncGenerator[T, None]],
+        on_entry: Callable[[], None],
+        end: Callable[[], None],
     ) -> None:
         self._begin = begin
         self._on_entry = on_entry
+        self._end = end
         self._items: AsyncGeneratorType[T, None] | None = None
 
     def __aiter__(self) -> Loop[T]:
@@ -51,7 +56,8 @@ class Loop(AsyncIterator[T], Generic[T]):
         return items.__anext__()
 
     async def aclose(self) -> None:
-        """Release what the loop holds, unless it waits: then its owner will be woken and do so."""
+        """End it, as generators do; a loop that waits is woken, and sees to what it holds."""
+        self._end()
         if self._items is not None and not self._items.ag_running:
             await self._items.aclose()
 
@@ -61,7 +67,7 @@ class Consuming(ABC):
 
     def __init__(self) -> None:
         self._events = self._loop_over_events()
-        self._slices: Loop[Batch] = Loop(self._each_batch, self._on_entry)
+        self._slices: Loop[Batch] = Loop(self._each_batch, self._on_entry, self._end)
         self._loop: Loop[Event] | EventFeed | Loop[Batch] | None = None
 
     async def __aenter__(self: ConsumingT) -> ConsumingT:
@@ -77,7 +83,10 @@ class Consuming(ABC):
 
     @property
     def events(self) -> AsyncIterator[Event]:
-        """The events, one by one. Raises what `slices` does."""
+        """The events, one by one. Raises what `slices` does.
+
+        Closing it, as `contextlib.aclosing` does, ends the subscription; leaving its loop does not.
+        """
         return self._events
 
     def slices(self) -> AsyncIterator[Batch]:
@@ -100,7 +109,7 @@ class Consuming(ABC):
 
     def _loop_over_events(self) -> Loop[Event] | EventFeed:
         """What `events` gives; one by one from `_give_events`, where nothing faster will do."""
-        return Loop(self._each, self._on_entry)
+        return Loop(self._each, self._on_entry, self._end)
 
     def _each(self) -> AsyncGenerator[Event, None]:
         self._enter(self._events)

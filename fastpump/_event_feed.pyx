@@ -70,10 +70,10 @@ cdef class EventFeed:
         None if there is none."""
         return self.batch[self.given - 2] if self.given > 1 else None
 
-    def aclose(self):
+    async def aclose(self):
         """End it, as generators do: what is here is not given out."""
+        await self.batches.aclose()
         self.drop_batch()
-        return self.batches.aclose()
 
     cdef void drop_batch(self) noexcept:
         self.batch = self.page = None

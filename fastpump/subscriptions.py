@@ -263,7 +263,9 @@ class Subscription(Consuming):
         self._be_live()
 
     def _loop_over_events(self) -> EventFeed:
-        self._feed = EventFeed(Loop(self._each_batch_for_events, self._on_entry), self._end)
+        self._feed = EventFeed(
+            Loop(self._each_batch_for_events, self._on_entry, self._end), self._end
+        )
         return self._feed
 
     def _each_batch_for_events(self) -> AsyncGenerator[Batch, None]:

@@ -6,7 +6,7 @@ import asyncio
 import gc
 import itertools
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 import pytest
@@ -573,6 +573,22 @@ async def test_wait_that_is_cancelled_can_be_repeated() -> None:
                 if len(seen) == 40:
                     break
             assert seen == list(range(40))
+
+
+@pytest.mark.parametrize("items", ["events", "slices"])
+async def test_closing_the_loop_ends_it(items: str) -> None:
+    async with node_and_client() as (_, client):
+        await write(client, "s", 10)
+        subscription = await client.subscribe_to("s", 0, batch_size=5)
+        loop = subscription.events if items == "events" else subscription.slices()
+        async with aclosing(loop) as running:  # type: ignore[type-var]
+            await anext(running)
+            await anext(running)
+        assert subscription.checkpoint == (0 if items == "events" else 4)
+        assert [item async for item in loop] == [], "nothing is left out and the rest given"
+        assert subscription.checkpoint == (0 if items == "events" else 4)
+        await client.ping()
+        assert client.stats().subscriptions == 0
 
 
 async def test_csub_12_arguments() -> None:
