@@ -264,7 +264,7 @@ def _shuffled(items: Sequence[T]) -> list[T]:
 
 
 def discoverer_for(
-    host: str,
+    host: str | None,
     port: int,
     discovery_host: str | None,
     discovery_port: int,
@@ -281,6 +281,7 @@ def discoverer_for(
     if selector is not None and not callable(selector):
         raise UsageError("selector", f"must be a function, not {selector!r:.80}")
     policy = _checked(retry_policy)
+    host = SINGLE_NODE[0] if host is None else host
     if discovery_host is None and gossip_seeds is None:
         check_host("host", host)
         check_number("port", port, 1, MAX_PORT)

@@ -171,7 +171,7 @@ class Client(Operations):
 
 
 def connect(
-    host: str = "localhost",
+    host: str | None = "localhost",
     port: int = 1113,
     discovery_host: str | None = None,
     discovery_port: int = 2113,
@@ -208,7 +208,7 @@ def connect(
     """Make a client. Nothing is sent before it is entered, or its `connect()` is awaited.
 
     Args:
-        host, port: the node's TCP address, if there is one node only.
+        host, port: the node's TCP address, if there is one node only. A host of None is localhost.
         discovery_host, discovery_port: whom to ask for the members of a cluster: a host name, which
             stands for all its addresses, or an address, and the HTTP port. Then `host` and `port`
             have no effect. Needs aiohttp: `pip install 'fastpump[cluster]'`.

@@ -293,6 +293,10 @@ async def test_asynchronous_comprehensions() -> None:
         assert [metres async for metres in feet_to_metres(jumps)] == [3.048, 6.096]
 
 
+async def test_no_host_is_this_one() -> None:
+    assert "localhost:1113" in repr(photonpump.connect(None))
+
+
 async def test_every_parameter_by_its_place() -> None:
     forward, backward = StreamDirection.Forward, StreamDirection.Backward
     async with fastpump.server.run() as node:
