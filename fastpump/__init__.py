@@ -11,7 +11,8 @@ General layout, from the top down; a module imports only from those below it:
     users              who may use a server, managed over HTTP
     persistent_manager    what persistent subscriptions do, asked over HTTP (`_http_manager`)
     _connection_string what a connection string says, as arguments of connect()
-    _acting            all operations in one class; the same with credentials of their own
+    _acting            all of this with credentials of its own
+    _operating         all operations in one class
     _writing, _reading, _following, _grouping, _administering, _transacting
                        the operations of a client: arguments in, operations out
     telemetry          what is started on its way to the dispatcher, as OpenTelemetry's spans
@@ -25,7 +26,7 @@ General layout, from the top down; a module imports only from those below it:
     _protocol          the asyncio side of one connection: receive, heartbeats, write flow
     _reads, _read_ahead    what is read, page by page; pages asked for before they are needed
     _dispatcher        frames to operations, by correlation id
-    _operations, _subscribing, _group_operations
+    _operation, _operations, _subscribing, _group_operations
                        one class per request: its frame, its replies, how it ends
     _settings          how a client connects: time limits, counts, TLS
     _statistics        what a client tells of itself in numbers

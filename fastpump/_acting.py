@@ -1,38 +1,18 @@
-"""All operations of a client, and the same with other credentials than the connection's."""
+"""The operations of a client with other credentials than the connection's."""
 
 from __future__ import annotations
 
-import time
-from uuid import UUID
-
-from fastpump._administering import Administering
 from fastpump._commands import Command
 from fastpump._dispatcher import Outlet
-from fastpump._following import Following
-from fastpump._framing import encode_frame
-from fastpump._grouping import Grouping
+from fastpump._operating import Operating
 from fastpump._operation import Operation
-from fastpump._operations import Ping
-from fastpump._transacting import Transacting
 from fastpump.messages import Credential, Token
 
 AUTHENTICATED = b"\x01"
 """The flag that says that an auth block follows (protocol document, section 1.1)."""
 
 
-class Operations(Following, Grouping, Administering, Transacting):
-    """What can be asked of a server."""
-
-    async def ping(self, conversation_id: UUID | None = None) -> float:
-        """Send a Ping; returns the seconds until its Pong came."""
-        correlation_id = self._new_id(conversation_id, "conversation_id")
-        frame = encode_frame(Command.Ping, correlation_id)
-        begin = time.perf_counter()
-        await self._perform(Ping, correlation_id, frame)
-        return time.perf_counter() - begin
-
-
-class ActingClient(Operations):
+class ActingClient(Operating):
     """The operations of a client with credentials of their own; `Client.acting_as` makes one.
 
     Connection, limits and lifetime are the client's: there is nothing to close, and when the client
@@ -40,7 +20,7 @@ class ActingClient(Operations):
     """
 
     def __init__(
-        self, client: Operations, dispatcher: Outlet, credential: Credential | Token
+        self, client: Operating, dispatcher: Outlet, credential: Credential | Token
     ) -> None:
         self._client = client
         self._credential = credential

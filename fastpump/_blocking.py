@@ -24,7 +24,7 @@ EXAMPLE = re.compile(r"^ *(?:>>>|\.\.\.) .*$", re.MULTILINE)
 WAITING = re.compile(r"\b(?:async|await) ")
 
 
-class Pages(Protocol[ItemT]):
+class AsyncPages(Protocol[ItemT]):
     """An asynchronous iterator that can be closed."""
 
     def __aiter__(self) -> AsyncIterator[ItemT]: ...
@@ -99,7 +99,7 @@ def making(
 
 
 def paging(
-    operation: Callable[Concatenate[Inner, P], Pages[T]],
+    operation: Callable[Concatenate[Inner, P], AsyncPages[T]],
 ) -> Callable[Concatenate[Blocking[Inner], P], Generator[T, None, None]]:
     """An operation that gives pages, as a generator of them."""
 
@@ -114,7 +114,7 @@ def paging(
 
 def flat(
     operation: Callable[Concatenate[Inner, P], AsyncIterator[Event]],
-    pages: Callable[Concatenate[Inner, P], Pages[Batch]],
+    pages: Callable[Concatenate[Inner, P], AsyncPages[Batch]],
 ) -> Callable[Concatenate[Blocking[Inner], P], Generator[Event, None, None]]:
     """An operation that gives events, by way of the one that gives their pages."""
     by_page = paging(pages)
@@ -127,7 +127,7 @@ def flat(
     return described_by(operation, call)
 
 
-def pages_of(pages: Pages[T], loop: BackgroundLoop) -> Generator[T, None, None]:
+def pages_of(pages: AsyncPages[T], loop: BackgroundLoop) -> Generator[T, None, None]:
     try:
         while (page := loop.run(following, pages)) is not None:
             yield page
@@ -145,7 +145,7 @@ async def following(items: AsyncIterator[T]) -> T | None:
     return await anext(items, None)
 
 
-async def close(items: Pages[Any]) -> None:
+async def close(items: AsyncPages[Any]) -> None:
     await items.aclose()
 
 

@@ -11,12 +11,13 @@ from types import TracebackType
 from typing import Any
 from uuid import uuid4
 
-from fastpump._acting import ActingClient, Operations
+from fastpump._acting import ActingClient
 from fastpump._arguments import credential_of
 from fastpump._connection_string import parse
 from fastpump._connector import Connector, ConnectorState
 from fastpump._discoverers import Discoverer, discoverer_for
 from fastpump._dispatcher import Dispatcher
+from fastpump._operating import Operating
 from fastpump._settings import ConnectionSettings, context_for
 from fastpump._statistics import ClientStats
 from fastpump.connection_events import ConnectionEvent, Listeners
@@ -35,7 +36,7 @@ __all__ = [
 ]
 
 
-class Client(Operations):
+class Client(Operating):
     """A connection to Event Store and the operations on it; `connect()` makes one.
 
     Use it as an asynchronous context manager, or call `connect` and `close`. It belongs to the

@@ -24,7 +24,7 @@ from types import TracebackType
 from typing import Any, Generic, ParamSpec, TypeVar
 from uuid import UUID
 
-import fastpump._acting
+import fastpump._operating
 import fastpump.connection
 import fastpump.persistent
 import fastpump.publisher
@@ -63,7 +63,7 @@ __all__ = [
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_Operations = fastpump._acting.Operations
+_Operating = fastpump._operating.Operating
 _LOOP = SharedLoop()
 
 
@@ -392,39 +392,39 @@ class PersistentSubscription(Blocking[fastpump.persistent.PersistentSubscription
         self._running_loop().run(self._inner.unsubscribe)
 
 
-class Operations(Blocking[_Operations]):
+class Operating(Blocking[_Operating]):
     """What can be asked of a server."""
 
-    ping = blocking(_Operations.ping)
-    publish_event = blocking(_Operations.publish_event)
-    publish = blocking(_Operations.publish)
-    publisher = making(_Operations.publisher, Publisher)
-    publish_conditional = blocking(_Operations.publish_conditional)
-    transaction = making(_Operations.transaction, Transaction)
-    get_event = blocking(_Operations.get_event)
-    get = blocking(_Operations.get)
-    get_all = blocking(_Operations.get_all)
-    iter = flat(_Operations.iter, _Operations.iter_slices)
-    iter_slices = paging(_Operations.iter_slices)
-    iter_all = flat(_Operations.iter_all, _Operations.iter_all_slices)
-    iter_all_slices = paging(_Operations.iter_all_slices)
-    subscribe_to = opening(_Operations.subscribe_to, Subscription)
-    subscribe_to_all = opening(_Operations.subscribe_to_all, Subscription)
-    create_subscription = blocking(_Operations.create_subscription)
-    update_subscription = blocking(_Operations.update_subscription)
-    delete_subscription = blocking(_Operations.delete_subscription)
-    connect_subscription = opening(_Operations.connect_subscription, PersistentSubscription)
-    delete_stream = blocking(_Operations.delete_stream)
-    get_stream_metadata = blocking(_Operations.get_stream_metadata)
-    set_stream_metadata = blocking(_Operations.set_stream_metadata)
-    set_system_settings = blocking(_Operations.set_system_settings)
+    ping = blocking(_Operating.ping)
+    publish_event = blocking(_Operating.publish_event)
+    publish = blocking(_Operating.publish)
+    publisher = making(_Operating.publisher, Publisher)
+    publish_conditional = blocking(_Operating.publish_conditional)
+    transaction = making(_Operating.transaction, Transaction)
+    get_event = blocking(_Operating.get_event)
+    get = blocking(_Operating.get)
+    get_all = blocking(_Operating.get_all)
+    iter = flat(_Operating.iter, _Operating.iter_slices)
+    iter_slices = paging(_Operating.iter_slices)
+    iter_all = flat(_Operating.iter_all, _Operating.iter_all_slices)
+    iter_all_slices = paging(_Operating.iter_all_slices)
+    subscribe_to = opening(_Operating.subscribe_to, Subscription)
+    subscribe_to_all = opening(_Operating.subscribe_to_all, Subscription)
+    create_subscription = blocking(_Operating.create_subscription)
+    update_subscription = blocking(_Operating.update_subscription)
+    delete_subscription = blocking(_Operating.delete_subscription)
+    connect_subscription = opening(_Operating.connect_subscription, PersistentSubscription)
+    delete_stream = blocking(_Operating.delete_stream)
+    get_stream_metadata = blocking(_Operating.get_stream_metadata)
+    set_stream_metadata = blocking(_Operating.set_stream_metadata)
+    set_system_settings = blocking(_Operating.set_system_settings)
 
 
-class ActingClient(Operations):
+class ActingClient(Operating):
     """`fastpump.ActingClient` with calls that wait; `Client.acting_as` makes one."""
 
 
-class Client(Operations):
+class Client(Operating):
     """`fastpump.Client` with calls that wait; `connect()` makes one.
 
     Use it as a context manager, or call `connect` and `close`.

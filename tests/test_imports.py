@@ -63,6 +63,7 @@ LEVELS = (
         "_grouping",
         "_administering",
         "_transacting",
+        "_operating",
         "_acting",
         "_connection_string",
     ),

@@ -21,7 +21,7 @@ from fastpump import (
     StreamNotFound,
     WrongExpectedVersion,
 )
-from fastpump._acting import Operations
+from fastpump._operating import Operating
 from fastpump.server import Node
 from fastpump.subscriptions import Subscription
 
@@ -67,7 +67,7 @@ def new_events(count: int) -> list[NewEventData]:
     return [NewEvent("t", data={"n": n}) for n in range(count)]
 
 
-async def write(client: Operations, stream: str, count: int, version: int = ANY) -> int:
+async def write(client: Operating, stream: str, count: int, version: int = ANY) -> int:
     """Write some events; the number of the last one."""
     return await last_of(client.publish(stream, new_events(count), version))
 
@@ -99,7 +99,7 @@ def window(page: fastpump.StreamSlice) -> Window:
     return numbers(page), page.next_event_number, page.is_end_of_stream
 
 
-async def count(client: Operations, stream: str) -> int:
+async def count(client: Operating, stream: str) -> int:
     """Events found by paging through the stream; 0 if there is none."""
     try:
         return len([event async for event in client.iter(stream, batch_size=3)])

@@ -24,7 +24,7 @@ from fastpump import (
     NotAuthenticated,
     StreamMetadata,
 )
-from fastpump._acting import Operations
+from fastpump._operating import Operating
 
 USERS = {"user1": "pw", "user2": "pw", "adm": ("pw", ["$admins"])}
 
@@ -42,7 +42,7 @@ READ, WRITE, DELETE, META_READ, META_WRITE = RIGHTS = (
     "meta_write",
 )
 
-Callers = dict[str, Operations]
+Callers = dict[str, Operating]
 
 Allowed = dict[str, frozenset[str]]
 """Who may, by right; everyone where a right is not in it."""
@@ -64,7 +64,7 @@ async def admin_and_callers() -> AsyncIterator[tuple[Client, Callers]]:
         yield admin, {"anonymous": client, **callers}
 
 
-async def transact(client: Operations, stream: str) -> None:
+async def transact(client: Operating, stream: str) -> None:
     async with client.transaction(stream) as transaction:
         await transaction.write([NewEvent("t")])
 
@@ -84,7 +84,7 @@ async def read_all_of(events: AsyncIterator[Any]) -> None:
 
 
 def operations(
-    client: Operations, stream: str, metadata: StreamMetadata
+    client: Operating, stream: str, metadata: StreamMetadata
 ) -> Iterator[tuple[str, Awaitable[Any]]]:
     """All there are, with the right they need; each is made when the next one is asked for.
 
@@ -108,7 +108,7 @@ WRITES = 3
 """How many of them add an event to the stream."""
 
 
-def operations_on_all(client: Operations) -> Iterator[tuple[str, Awaitable[Any]]]:
+def operations_on_all(client: Operating) -> Iterator[tuple[str, Awaitable[Any]]]:
     """The same for the log of all events, whose metadata is left as it is."""
     yield READ, client.get_all()
     yield READ, client.get_all(BACKWARD)

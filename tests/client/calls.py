@@ -10,11 +10,11 @@ from client.pages import all_page, events_of, stream_page
 from client.peer import Request, reply_to
 
 from fastpump import Filter, NewEvent, PersistentSubscriptionSettings, StreamMetadata
-from fastpump._acting import Operations
+from fastpump._operating import Operating
 
 FILTER = Filter.stream_prefix("s")
 
-Call = Callable[[Operations], Awaitable[Any]]
+Call = Callable[[Operating], Awaitable[Any]]
 
 
 async def first(items: AsyncIterator[Any]) -> Any:
@@ -34,7 +34,7 @@ async def first_of_subscription(subscribing: Awaitable[Any]) -> Any:
         return await anext(subscription.events)
 
 
-async def transaction(client: Operations) -> None:
+async def transaction(client: Operating) -> None:
     async with client.transaction("s") as running:
         await running.write([NewEvent("t")])
 

@@ -27,7 +27,7 @@ from fastpump import (
     StreamDirection,
     StreamMetadata,
 )
-from fastpump._acting import Operations
+from fastpump._operating import Operating
 from fastpump.exceptions import (
     ClientClosed,
     ConnectFailed,
@@ -210,7 +210,7 @@ class Program:
         return Random(f"{self._seed} {name}")
 
     async def _repeat(
-        self, n: int, kind: Callable[[Operations, Random], Awaitable[None]], rounds: int
+        self, n: int, kind: Callable[[Operating, Random], Awaitable[None]], rounds: int
     ) -> None:
         chance = self._chance(f"work {n}")
         for _ in range(rounds):
@@ -221,8 +221,8 @@ class Program:
 
     # --- what is written ---
 
-    def _write(self, written: Written) -> Callable[[Operations, Random], Awaitable[None]]:
-        async def write(client: Operations, chance: Random) -> None:
+    def _write(self, written: Written) -> Callable[[Operating, Random], Awaitable[None]]:
+        async def write(client: Operating, chance: Random) -> None:
             events = written.new(chance.randint(1, 5))
             ids = [event.id for event in events]
             way = chance.choice([_publish, _publish, _publish_conditional, _write_in_transaction])
@@ -233,7 +233,7 @@ class Program:
 
         return write
 
-    async def _publish(self, client: Operations, chance: Random) -> None:
+    async def _publish(self, client: Operating, chance: Random) -> None:
         tracked: list[tuple[Written, UUID, asyncio.Future[int]]] = []
         failures: list[PublishFailure] = []
         publisher = client.publisher(
@@ -273,7 +273,7 @@ class Program:
                     written.acknowledged.append(event_id)
                     written.numbers[event_id] = future.result()
 
-    async def _change(self, client: Operations, chance: Random) -> None:
+    async def _change(self, client: Operating, chance: Random) -> None:
         """What is changed besides events of streams that are looked at."""
         calls: list[Callable[[], Coroutine[Any, Any, Any]]] = [
             client.ping,
@@ -294,13 +294,13 @@ class Program:
 
     # --- what is read ---
 
-    async def _read(self, client: Operations, chance: Random) -> None:
+    async def _read(self, client: Operating, chance: Random) -> None:
         stream, size = chance.choice(STREAMS + BULK), chance.randint(1, 20)
         way = chance.choice([_read_up, _read_down, _read_pages, _read_log, _read_filtered])
         with suppress(StreamNotFound):
             await patiently(way(client, stream, size), chance)
 
-    async def _replay(self, client: Operations, chance: Random) -> None:
+    async def _replay(self, client: Operating, chance: Random) -> None:
         async def replay() -> None:
             await client.ping()  # not without it, though over connections of its own
             numbers = dict.fromkeys(STREAMS, 0)
@@ -426,27 +426,25 @@ async def _events_of(subscription: Any, chance: Random) -> AsyncIterator[Event]:
             await asyncio.sleep(chance.random() * PATIENCE)
 
 
-async def _publish(client: Operations, stream: str, events: list[NewEventData]) -> bool:
+async def _publish(client: Operating, stream: str, events: list[NewEventData]) -> bool:
     await client.publish(stream, events)
     return True
 
 
-async def _version_of(client: Operations, stream: str) -> int:
+async def _version_of(client: Operating, stream: str) -> int:
     try:
         return (await client.get(stream, max_count=1)).last_event_number
     except StreamNotFound:
         return -1
 
 
-async def _publish_conditional(client: Operations, stream: str, events: list[NewEventData]) -> bool:
+async def _publish_conditional(client: Operating, stream: str, events: list[NewEventData]) -> bool:
     version = await _version_of(client, stream)
     written = await client.publish_conditional(stream, events, version)
     return written.status == ConditionalWriteStatus.Succeeded
 
 
-async def _write_in_transaction(
-    client: Operations, stream: str, events: list[NewEventData]
-) -> bool:
+async def _write_in_transaction(client: Operating, stream: str, events: list[NewEventData]) -> bool:
     async with client.transaction(stream) as running:
         await running.write(events[:1])
         if events[1:]:
@@ -454,7 +452,7 @@ async def _write_in_transaction(
     return True
 
 
-async def _read_up(client: Operations, stream: str, size: int) -> None:
+async def _read_up(client: Operating, stream: str, size: int) -> None:
     number = 0
     async for event in client.iter(stream, batch_size=size):
         assert event.event_number == number
@@ -463,7 +461,7 @@ async def _read_up(client: Operations, stream: str, size: int) -> None:
             break  # pages are under way
 
 
-async def _read_down(client: Operations, stream: str, size: int) -> None:
+async def _read_down(client: Operating, stream: str, size: int) -> None:
     number = None
     async for event in client.iter(stream, StreamDirection.Backward, batch_size=size):
         assert number in (None, event.event_number)
@@ -471,14 +469,14 @@ async def _read_down(client: Operations, stream: str, size: int) -> None:
     assert number == -1
 
 
-async def _read_pages(client: Operations, stream: str, size: int) -> None:
+async def _read_pages(client: Operating, stream: str, size: int) -> None:
     number = 0
     async for page in client.iter_slices(stream, batch_size=size):
         assert page[0].event_number == number
         number += len(page)
 
 
-async def _read_log(client: Operations, _: str, size: int) -> None:
+async def _read_log(client: Operating, _: str, size: int) -> None:
     last = None
     async for event in client.iter_all(batch_size=size):
         assert event.position is not None
@@ -486,7 +484,7 @@ async def _read_log(client: Operations, _: str, size: int) -> None:
         last = event.position
 
 
-async def _read_filtered(client: Operations, stream: str, size: int) -> None:
+async def _read_filtered(client: Operating, stream: str, size: int) -> None:
     number = 0
     chosen = Filter.stream_prefix(stream)
     async for event in client.iter_all(batch_size=size, filter=chosen, max_search_window=100):

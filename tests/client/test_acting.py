@@ -17,7 +17,7 @@ from client.peer import Request, connected, outcome, serving, soon
 import fastpump
 import fastpump.server
 from fastpump import Client, Credential, NewEvent, StreamMetadata, Token
-from fastpump._acting import Operations
+from fastpump._operating import Operating
 from fastpump.exceptions import AccessDenied, ClientClosed, NotAuthenticated, UsageError
 from fastpump.metadata import Acl
 
@@ -27,9 +27,9 @@ ADA = ("ada", "the engine")
 def test_every_operation_is_among_the_calls() -> None:
     public = {
         name
-        for name in dir(Operations)
+        for name in dir(Operating)
         if not name.startswith("_")
-        and (iscoroutinefunction(f := getattr(Operations, name)) or isasyncgenfunction(f))
+        and (iscoroutinefunction(f := getattr(Operating, name)) or isasyncgenfunction(f))
     }
     assert public <= set(CALLS)
 
