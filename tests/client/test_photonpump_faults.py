@@ -85,16 +85,16 @@ ELSEWHERE = {
         "client/test_groups.py::test_psub_31_pp_14_cut_with_events_in_flight",
     ],
     "one ack for every message": [
-        "client/test_group_frames.py::test_acks_go_in_few_frames",
-        "client/test_group_frames.py::test_acks_in_a_loop_that_does_not_wait",
+        "client/test_group_answers.py::test_acks_go_in_few_frames",
+        "client/test_group_answers.py::test_acks_in_a_loop_that_does_not_wait",
     ],
     "in flight are ten": [
-        "client/test_group_frames.py::test_in_flight_is_not_fixed_at_ten",
+        "client/test_group_requests.py::test_in_flight_is_not_fixed_at_ten",
         "client/test_groups.py::test_psub_19_in_flight",
     ],
     "acks go to the old connection after a reconnect": [
-        "client/test_group_frames.py::test_psub_31_pp_14_it_connects_again_by_itself",
-        "client/test_group_frames.py::test_psub_31_acks_of_the_old_connection_are_not_sent",
+        "client/test_group_consumers.py::test_psub_31_pp_14_it_connects_again_by_itself",
+        "client/test_group_consumers.py::test_psub_31_acks_of_the_old_connection_are_not_sent",
     ],
     "a strategy is misspelt": [
         "client/test_groups.py::test_psub_04_the_strategies_have_their_right_names",
