@@ -9,9 +9,7 @@ from typing import Any
 from client.pages import record
 from client.peer import Link, Peer, Request, connected, reply_to, soon
 
-from fastpump import (
-    Event,
-)
+from fastpump import Event
 from fastpump.persistent import PersistentSubscription
 
 CONNECT = "ConnectToPersistentSubscription"

@@ -24,9 +24,7 @@ from fastpump import (
     NakAction,
     _answers,
 )
-from fastpump.exceptions import (
-    UsageError,
-)
+from fastpump.exceptions import UsageError
 
 # --- answers ---
 

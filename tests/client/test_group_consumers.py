@@ -22,9 +22,7 @@ from client.groupwire import (
 )
 from client.peer import Request, connected, eventually, frame, outcome, soon
 
-from fastpump import (
-    NakAction,
-)
+from fastpump import NakAction
 from fastpump.exceptions import (
     ClientClosed,
     ConnectFailed,
