@@ -8,9 +8,12 @@ import sys
 from collections.abc import Awaitable
 from typing import Any
 
+import goldenlib
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from wire import reference
 
 from fastpump._packing import Batch, Lane, Packer
 from fastpump._requests import encode_batch, encode_write_events
@@ -111,6 +114,64 @@ def test_events_come_back(events: list[NewEventData], sent: bool) -> None:
     # What they are encoded to is the same, so data is, and whether it is JSON.
     assert encode_write_events(ID, "s", -2, back) == encode_write_events(ID, "s", -2, events)
     assert all(type(e.data) in (bytes, Json) for e in back)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("abc"), EVENTS), max_size=30),
+    st.integers(1, 5),
+    st.integers(1, 2000),
+    st.integers(-4, 2**63 - 1),
+    st.booleans(),
+)
+def test_protobuf_reads_what_was_given(
+    given_events: list[tuple[str, NewEventData]],
+    batch_events: int,
+    batch_bytes: int,
+    version: int,
+    require_master: bool,
+) -> None:
+    """Everything once, in the order of its stream, in batches no larger than allowed."""
+    told = Told(batch_events=batch_events, batch_bytes=batch_bytes)
+    wanted: dict[str, list[dict[str, Any]]] = {}
+    for stream, each in given_events:
+        told.packer.send(stream, each)
+        wanted.setdefault(stream, []).append(fields_of(each))
+    told.packer.release()
+    read: dict[str, list[dict[str, Any]]] = {}
+    for batch in told.taken():
+        frame = encode_batch(ID, batch, version, require_master)
+        [(command, flags, identifier, body)], rest = goldenlib.split_frames(frame)
+        assert (command, flags, identifier, rest) == (0x82, 0, ID, b"")
+        fields = reference.PROTO2.decode("WriteEvents", body)
+        events = fields.pop("events")
+        assert fields == {
+            "event_stream_id": batch.stream,
+            "expected_version": version,
+            "require_leader": require_master,
+        }
+        assert len(events) == len(batch) <= batch_events
+        assert batch.size <= batch_bytes or len(batch) == 1
+        read.setdefault(batch.stream, []).extend(events)
+    assert read == wanted
+
+
+def fields_of(event: NewEventData) -> dict[str, Any]:
+    """The NewEvent message, as section 3.1 has it."""
+    data = event.data
+    fields = {
+        "event_id": event.id.bytes_le,
+        "event_type": event.type,
+        "data_content_type": int(isinstance(data, (Json, str, dict))),
+        "metadata_content_type": 0,
+        "data": written(data),
+    }
+    return fields if event.metadata is None else {**fields, "metadata": written(event.metadata)}
+
+
+def written(body: Any) -> bytes:
+    if isinstance(body, dict):
+        return orjson.dumps(body)
+    return body.encode() if isinstance(body, str) else bytes(body or b"")
 
 
 def test_a_frame_too_long_is_refused() -> None:
