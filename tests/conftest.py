@@ -1,11 +1,32 @@
-"""Coroutine tests: each runs on uvloop and on asyncio's loop, and has to leave nothing behind."""
+"""What holds for every test: where it runs, and on which loops.
+
+Coroutine tests run on uvloop and on asyncio's loop, each, and have to leave nothing behind.
+"""
 
 from __future__ import annotations
 
 import inspect
+import os
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from client.running import LOOPS, run_cleanly
+
+import fastpump
+
+
+def pytest_configure() -> None:
+    """Let the programs that tests start import the very package that the tests import."""
+    os.environ["PYTHONPATH"] = str(Path(fastpump.__file__).resolve().parents[1])
+
+
+@pytest.fixture(scope="session", autouse=True)
+def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Away from the folder of the sources, where programs would find those instead."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("elsewhere"))
+        yield
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-
-import fastpump
 
 SOURCE = Path(__file__).resolve().parent.parent
 PAGES = [SOURCE / "README.md", SOURCE / "bench" / "README.md", *(SOURCE / "docs").glob("*.md")]
@@ -30,7 +27,6 @@ def test_the_first_program(tmp_path: Path) -> None:
         [sys.executable, str(path)],
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(fastpump.__file__).resolve().parent.parent)},
     )
     assert done.stderr == ""
     lines = done.stdout.splitlines()

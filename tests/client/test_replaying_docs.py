@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 import subprocess
 import sys
@@ -36,7 +35,6 @@ async def test_program(tmp_path: Path) -> None:
             [sys.executable, str(path), node.host, str(node.port)],
             capture_output=True,
             text=True,
-            env={**os.environ, "PYTHONPATH": str(Path(fastpump.__file__).parents[1])},
         )
     assert done.stderr == ""
     assert "'t': 20" in done.stdout

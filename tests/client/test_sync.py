@@ -14,7 +14,6 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -529,7 +528,6 @@ def test_ctrl_c(node: fastpump.server.Node, stream: str) -> None:
     """The first one is caught, and the client goes on; the second one ends the program."""
     program = subprocess.Popen(
         [sys.executable, "-c", CTRL_C, node.host, str(node.port), stream],
-        env={**os.environ, "PYTHONPATH": str(Path(fastpump.__file__).resolve().parent.parent)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -596,7 +594,7 @@ def test_a_call_in_the_loops_own_thread_is_refused() -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform has no fork")
-def test_a_client_does_not_survive_a_fork(node: fastpump.server.Node, tmp_path: Path) -> None:
+def test_a_client_does_not_survive_a_fork(node: fastpump.server.Node) -> None:
     code = f"""
 import os
 import fastpump
@@ -617,10 +615,8 @@ assert os.waitstatus_to_exitcode(status) == 0, status
 """
     done = subprocess.run(
         [sys.executable, "-W", "ignore::DeprecationWarning", "-c", code],
-        env={**os.environ, "PYTHONPATH": str(Path(fastpump.__file__).resolve().parent.parent)},
         capture_output=True,
         text=True,
-        cwd=tmp_path,
         timeout=PATIENCE,
     )
     assert done.returncode == 0, done.stderr

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import random
 import socket
 import sqlite3
@@ -17,7 +16,6 @@ import goldenlib
 import pytest
 from nodelib import Fields, NodeThread, RawClient, event, new_id, original
 
-import fastpump
 from fastpump import server
 from fastpump._commands import Command
 from fastpump.server import _idindex, _membership, _nameindex
@@ -43,12 +41,10 @@ class NodeProcess:
     """A node that can be killed."""
 
     def __init__(self, path: Path) -> None:
-        package = str(Path(fastpump.__file__).parent.parent)
         self._process = subprocess.Popen(
             [sys.executable, str(Path(__file__).with_name("serve_node.py")), str(path)],
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "PYTHONPATH": package},
         )
         assert self._process.stdout is not None
         self.address = ("127.0.0.1", int(self._process.stdout.readline()))

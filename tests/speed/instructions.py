@@ -14,8 +14,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-import fastpump
-
 HERE = Path(__file__).parent
 EXPECTED = HERE / "expected.json"
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -30,12 +28,7 @@ def counted() -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         command = ["valgrind", "--tool=callgrind", f"--dump-before={MARK}", "--dump-line=no"]
         command += [f"--callgrind-out-file={folder}/out", sys.executable, str(HERE / "work.py")]
-        environment = {
-            **os.environ,
-            # The package under test is the one this process has imported.
-            "PYTHONPATH": str(Path(fastpump.__file__).resolve().parent.parent),
-            "PYTHONHASHSEED": "0",
-        }
+        environment = {**os.environ, "PYTHONHASHSEED": "0"}
         done = subprocess.run(
             command, env=environment, capture_output=True, text=True, timeout=PATIENCE
         )
