@@ -12,6 +12,8 @@ SOURCES := $(shell find fastpump -name '*.py' -o -name '*.pyx' -o -name '*.pxd' 
 PACKAGING := pyproject.toml setup.py MANIFEST.in LICENSE
 CHECKED := fastpump tests bench demo setup.py
 TESTS := tests
+# A file of tests is one process's, since the nodes of its tests are.
+IN_PARALLEL := -n auto --dist loadfile
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -38,7 +40,7 @@ types: $(STAMPS)/dev ## Check the types strictly
 	$(DEV)/bin/mypy
 
 test: lint types $(STAMPS)/installed $(STAMPS)/test ## Build, lint, check types, run the suite on the wheel
-	FASTPUMP_TEST_WHEEL=1 $(WHEEL)/bin/pytest
+	FASTPUMP_TEST_WHEEL=1 $(WHEEL)/bin/pytest $(IN_PARALLEL)
 
 debug: $(STAMPS)/debug ## Run the suite on a build with bounds checks and assertions; TESTS=… chooses
 	$(call run_suite,debug,)
@@ -85,7 +87,7 @@ $(STAMPS)/debug $(STAMPS)/sanitized: $(STAMPS)/%: $(STAMPS)/dev $(PACKAGING) $(S
 # AddressSanitizer leaves a file, too, so that no process of a test can hide it. libstdc++ has to be
 # there before anything can throw.
 run_suite = cd build/$(1)/lib && $(2) FASTPUMP_TEST_BUILD=$(1) PYTHONPATH=$(CURDIR)/build/$(1)/lib \
-	$(CURDIR)/$(DEV)/bin/pytest -c $(CURDIR)/pyproject.toml $(addprefix $(CURDIR)/,$(TESTS))
+	$(CURDIR)/$(DEV)/bin/pytest $(IN_PARALLEL) -c $(CURDIR)/pyproject.toml $(addprefix $(CURDIR)/,$(TESTS))
 SANITIZER = PYTHONMALLOC=malloc \
 	LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libstdc++.so)" \
 	ASAN_OPTIONS=$(FINDINGS):detect_leaks=0:detect_stack_use_after_return=1 \
