@@ -39,6 +39,8 @@ PYTHON = (
 DEBUG = os.environ.get("FASTPUMP_DEBUG") == "1"
 SANITIZE = os.environ.get("FASTPUMP_SANITIZE") == "1"
 SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+# Without it GCC clears each new object by `rep stos`, which takes 10 ns to begin.
+WITH_MEMSET = "-fno-builtin-memset"
 TRACEABLE = ["-O1", "-g", "-fno-omit-frame-pointer", "-fno-wrapv"]
 
 
@@ -46,7 +48,7 @@ def compile_flags() -> list[str]:
     if sys.platform == "win32":
         return ["/Od", "/Z7"] if DEBUG else ["/O2"]
     flags = ["-Wall", "-Wsign-compare"]
-    flags += ["-O0", "-g", "-UNDEBUG"] if DEBUG else ["-O3"]
+    flags += ["-O0", "-g", "-UNDEBUG"] if DEBUG else ["-O3", WITH_MEMSET]
     return flags + (TRACEABLE + SANITIZERS if SANITIZE else [])
 
 

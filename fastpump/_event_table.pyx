@@ -131,41 +131,60 @@ cdef inline int read_epoch(Cursor* c, int64_t* milliseconds) noexcept nogil:
     return fault
 
 
+cdef inline uint32_t next_if(Cursor* c, int fault, uint32_t tag) noexcept nogil:
+    """Step over the tag if it is the next one; 0 if not, or after a fault."""
+    if fault != WIRE_OK or c.pos == c.end or c.pos[0] != tag:
+        return 0
+    c.pos += 1
+    return tag
+
+
 cdef int read_record(const unsigned char* base, Cursor* message, Record* r) noexcept:
-    """Read the EventRecord that `message` spans; it then stands at the end, or at the fault."""
+    """Read the EventRecord that `message` spans into `r`, which is all zeros; the cursor then stands
+    at the end, or at the fault."""
     cdef Cursor c = message[0]             # a copy of its own, which can live in registers
     cdef uint32_t tag = 0
     cdef int64_t number = 0
     cdef int fault = WIRE_OK
-    memset(r, 0, sizeof(Record))
     r.begin = <uint32_t>(c.pos - base)
     r.size = <uint32_t>(c.end - c.pos)
     while c.pos < c.end and fault == WIRE_OK:
         fault = read_tag(&c, &tag)
         if fault != WIRE_OK:
             break
+        # Servers write the fields in order, which takes one turn of the loop.
         if tag == (1 << 3 | TYPE_BYTES):
             fault = read_name(&c, base, &r.stream, &r.stream_size)
-        elif tag == (2 << 3 | TYPE_VARINT):
+            tag = next_if(&c, fault, 2 << 3 | TYPE_VARINT)
+        if tag == (2 << 3 | TYPE_VARINT):
             fault = read_int64(&c, &r.number)
-        elif tag == (3 << 3 | TYPE_BYTES):
+            tag = next_if(&c, fault, 3 << 3 | TYPE_BYTES)
+        if tag == (3 << 3 | TYPE_BYTES):
             fault = read_id(&c, base, &r.id)
-        elif tag == (4 << 3 | TYPE_BYTES):
+            tag = next_if(&c, fault, 4 << 3 | TYPE_BYTES)
+        if tag == (4 << 3 | TYPE_BYTES):
             fault = read_name(&c, base, &r.type, &r.type_size)
-        elif tag == (5 << 3 | TYPE_VARINT):
+            tag = next_if(&c, fault, 5 << 3 | TYPE_VARINT)
+        if tag == (5 << 3 | TYPE_VARINT):
             fault = read_int64(&c, &number)
             r.is_json = number == 1
-        elif tag == (6 << 3 | TYPE_VARINT):
+            tag = next_if(&c, fault, 6 << 3 | TYPE_VARINT)
+        if tag == (6 << 3 | TYPE_VARINT):
             fault = read_int64(&c, &number)
-        elif tag == (7 << 3 | TYPE_BYTES):
+            tag = next_if(&c, fault, 7 << 3 | TYPE_BYTES)
+        if tag == (7 << 3 | TYPE_BYTES):
             fault = read_span(&c, base, &r.data, &r.data_size)
-        elif tag == (8 << 3 | TYPE_BYTES):
+            tag = next_if(&c, fault, 8 << 3 | TYPE_BYTES)
+        if tag == (8 << 3 | TYPE_BYTES):
             fault = read_span(&c, base, &r.metadata, &r.metadata_size)
-        elif tag == (9 << 3 | TYPE_VARINT):
+            tag = next_if(&c, fault, 9 << 3 | TYPE_VARINT)
+        if tag == (9 << 3 | TYPE_VARINT):
             fault = read_ticks(&c, &r.created)
-        elif tag == (10 << 3 | TYPE_VARINT):
+            tag = next_if(&c, fault, 10 << 3 | TYPE_VARINT)
+        if tag == (10 << 3 | TYPE_VARINT):
             fault = read_epoch(&c, &r.created_epoch)
-        else:
+            tag = 0
+        if tag != 0:
             fault = skip_unknown(&c, tag, 10)
     message[0] = c
     return fault
@@ -269,11 +288,12 @@ cdef class EventTable:
         return 0
 
     cdef int look_into(self, Py_ssize_t index, Item* item) except -1:
-        """Check the event at `index` and tell what is in it, if only nothing."""
+        """Check the event at `index` and tell what is in it, if only nothing; `item` is all zeros
+        before."""
         cdef Cursor c
         invariant(0 <= index)
         invariant(index < self.length)
-        memset(item, 0, sizeof(Item))
+        invariant(item.extent.size == 0)
         item.extent = self.extents[index]
         c.pos = self.base + item.extent.begin
         c.end = c.pos + item.extent.size
@@ -297,6 +317,7 @@ cdef class EventTable:
                 item.has_event = True
             elif tag == (2 << 3 | TYPE_BYTES):
                 fault = WIRE_TWICE if item.has_link else enter(c, &inner)
+                memset(&link, 0, sizeof(Record))
                 if fault == WIRE_OK:
                     fault = read_record(self.base, &inner, &link)
                     if fault != WIRE_OK:
@@ -362,6 +383,7 @@ cdef class EventTable:
     cdef int read_link(self, Item* item, Record* link) except -1:
         """The record of the item's link, which was checked together with the rest of it."""
         cdef Cursor c
+        memset(link, 0, sizeof(Record))
         c.pos = self.base + item.link
         c.end = c.pos + item.link_size
         return self.check(read_record(self.base, &c, link), &c, "link record")

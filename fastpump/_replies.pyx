@@ -7,6 +7,7 @@ ones zero. A body that is not such a message is a ProtocolError saying what is w
 
 cimport cython
 from libc.stdint cimport int32_t, int64_t, uint32_t
+from libc.string cimport memset
 
 from fastpump._event_table cimport Item
 from fastpump._events cimport AllStreamSlice, Events, StreamSlice, event_at
@@ -59,6 +60,7 @@ def decode_read_event(Frame frame not None):
             page.check(skip_unknown(&c, tag, 3), &c, "ReadEventCompleted")
     if page.length == 0:
         return result, None, error
+    memset(&item, 0, sizeof(Item))
     page.look_into(0, &item)
     if not (item.has_event or item.has_link):  # the server's way to say that there is none
         return result, None, error
