@@ -13,10 +13,8 @@ from uuid import UUID
 import orjson
 
 cimport cython
-from cpython.buffer cimport PyBUF_READ
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.datetime cimport import_datetime, timedelta_new
-from cpython.memoryview cimport PyMemoryView_FromMemory
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
@@ -60,7 +58,7 @@ cdef object id_of(EventTable page, const Record* r):
 
 
 cdef object json_of(EventTable page, const Record* r):
-    return loads(PyMemoryView_FromMemory(<char*>page.base + r.data, r.data_size, PyBUF_READ))
+    return loads(page.bytes_at(r.data, r.data_size))
 
 
 cdef class Events(EventTable):
