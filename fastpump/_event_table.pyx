@@ -140,8 +140,8 @@ cdef inline uint32_t next_if(Cursor* c, int fault, uint32_t tag) noexcept nogil:
 
 
 cdef int read_record(const unsigned char* base, Cursor* message, Record* r) noexcept:
-    """Read the EventRecord that `message` spans into `r`, which is all zeros; the cursor then stands
-    at the end, or at the fault."""
+    """Read the EventRecord that `message` spans into `r`, which is all zeros; the cursor then
+    stands at the end, or at the fault."""
     cdef Cursor c = message[0]             # a copy of its own, which can live in registers
     cdef uint32_t tag = 0
     cdef int64_t number = 0
