@@ -88,7 +88,7 @@ def compile_pattern(text: str) -> re.Pattern[str]:
     The two agree on all that names of streams and types call for. Named groups and `\z` are
     translated; what only .NET knows is an error. So is a repetition without limit of something that
     itself repeats without limit, as in `(a+)+`: such a pattern may take for ever, and nothing could
-    stop it.
+    stop it. There are others, which are not recognised, such as `(a|a)*b`.
 
     Raises:
         InvalidRequest: one of these errors, or the pattern is too long.
