@@ -88,7 +88,7 @@ class Recipient:
         self._is_narrow = asker.is_narrow
         self._touched = host.touched
         self._meters: tuple[Meter, ...] = ()
-        self._own_meter = Meter(host.loop.time)
+        self._own_meter = Meter()
 
     def confirm(self, hosted: HostedGroup, last_position: int, last_number: int) -> None:
         """Tell that the connection is a consumer of this group from now on."""
@@ -133,7 +133,7 @@ class HostedGroup:
         self.name = name
         self.settings = settings
         self.machine = ConsumerGroup(settings, self, host.loop.time)
-        self.meter = Meter(host.loop.time)
+        self.meter = Meter()
         self._host = host
         self._reader = GroupReader(host.sources, name.stream, resolve=settings.resolve_links)
         self._is_replaying = False

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fastpump.server.groups.settings import ROUND_ROBIN
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from fastpump.server.groups.settings import GroupSettings
 
 _CONFIG_NAMES = {
@@ -55,15 +54,11 @@ class Statistics(NamedTuple):
 
 
 class Meter:
-    """Counts events.
+    """Counts events."""
 
-    Args:
-        clock: seconds, of any origin.
-    """
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._started = clock()
+    def __init__(self) -> None:
+        # Not the loop's clock: uvloop's stands still during a turn and knows only milliseconds.
+        self._started = time.perf_counter()
         self._total = 0
         self._told = 0
 
@@ -72,10 +67,10 @@ class Meter:
 
     def read(self) -> dict[str, Any]:
         """How many there were: in all, per second, and since this was asked last."""
-        seconds = self._clock() - self._started
+        seconds = time.perf_counter() - self._started
         since, self._told = self._total - self._told, self._total
         return {
-            "averageItemsPerSecond": round(self._total / seconds, 2) if seconds > 0 else 0,
+            "averageItemsPerSecond": round(self._total / seconds, 2),
             "totalItemsProcessed": self._total,
             "countSinceLastMeasurement": since,
         }
