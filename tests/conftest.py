@@ -15,10 +15,9 @@ from client.running import LOOPS, run_cleanly
 
 import fastpump
 
-
-def pytest_configure() -> None:
-    """Let the programs that tests start import the very package that the tests import."""
-    os.environ["PYTHONPATH"] = str(Path(fastpump.__file__).resolve().parents[1])
+# Programs that tests start import the very package that the tests import. Set at once, since
+# helpers copy the environment when they are imported.
+os.environ["PYTHONPATH"] = str(Path(fastpump.__file__).resolve().parents[1])
 
 
 @pytest.fixture(scope="session", autouse=True)
