@@ -26,6 +26,7 @@ class ActingClient(Operating):
         self._credential = credential
         self._dispatcher = _ActingOutlet(dispatcher, credential.auth_block)
         self._loop = client._loop
+        self._futures = client._futures
         self._timeout = client._timeout
         self._require_master = client._require_master
 
@@ -39,7 +40,7 @@ class _ActingOutlet:
     def __init__(self, dispatcher: Outlet, auth_block: bytes) -> None:
         self._dispatcher = dispatcher
         self._auth_block = auth_block
-        self.new_correlation_id = dispatcher.new_correlation_id
+        self.correlation_ids = dispatcher.correlation_ids
         self.room = dispatcher.room
 
     @property

@@ -274,7 +274,7 @@ class Connector:
 
     async def _introduce(self, protocol: ConnectionProtocol) -> None:
         """Authenticate and identify (protocol document, section 4.1)."""
-        new_id = self._dispatcher.new_correlation_id
+        new_id = self._dispatcher.correlation_ids.next
         if self._credential is not None:
             correlation_id = new_id()
             frame = encode_frame(

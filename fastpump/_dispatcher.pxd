@@ -3,13 +3,14 @@
 cimport cython
 
 from fastpump._framing cimport Frame
+from fastpump._ids cimport CorrelationIds
 from fastpump._operation cimport Operation
 
 
 cdef class Dispatcher:
     cdef public bint is_full
     cdef public Py_ssize_t unknown_frames
-    cdef public object new_correlation_id
+    cdef public CorrelationIds correlation_ids
     cdef public object follow
     cdef object _clock
     cdef Py_ssize_t _max_in_flight

@@ -39,6 +39,13 @@ RETRY_DELAY = 0.1
 LONGEST_RETRY_DELAY = 1.0
 """Seconds, the most of that."""
 
+NOT_LOOKED_AT = 0.0
+"""The deadline of an operation that was sent since the deadlines were last looked at.
+
+Its time begins when they are looked at: most operations have ended by then, and reading the clock
+for each takes longer than finding out which operation a reply belongs to.
+"""
+
 _NO_ID = bytes(16)
 _HEARTBEATS = (Command.HeartbeatRequest, Command.HeartbeatResponse)
 
@@ -50,7 +57,7 @@ Follow = Callable[[NotMaster], bool]
 class Outlet(Protocol):
     """Where operations are started: a dispatcher, or what adds credentials on the way to one."""
 
-    new_correlation_id: Callable[[], bytes]
+    correlation_ids: CorrelationIds
 
     @property
     def is_full(self) -> bool:
@@ -81,7 +88,7 @@ class Dispatcher:
     def __init__(self, settings: ConnectionSettings) -> None:
         self.is_full = False
         self.unknown_frames = 0
-        self.new_correlation_id = CorrelationIds().next
+        self.correlation_ids = CorrelationIds()
         self.follow: Follow = lambda _: False
         self._clock = asyncio.get_running_loop().time
         self._max_in_flight = settings.max_in_flight
@@ -129,13 +136,15 @@ class Dispatcher:
         if self._closed_by is not None:
             raise self._closed_by.with_traceback(None)
         correlation_id = operation.correlation_id
-        if correlation_id in self._operations or correlation_id in self._standing:
+        if (
+            correlation_id in self._standing
+            or self._operations.setdefault(correlation_id, operation) is not operation
+        ):
             raise UsageError("correlation_id", "belongs to an operation that is under way")
-        self._operations[correlation_id] = operation
         if self._send is None:
             operation.deadline = self._clock() + self._queue_timeout
         else:
-            operation.deadline = self._clock() + operation.timeout
+            operation.deadline = NOT_LOOKED_AT
             operation.attempts += 1
             self._send(operation.frame)
         if len(self._operations) + self._admitted >= self._max_in_flight:
@@ -240,7 +249,9 @@ class Dispatcher:
         not taken for an unknown one.
         """
         for operation in list(self._operations.values()):
-            if operation.deadline <= now:
+            if operation.deadline == NOT_LOOKED_AT:
+                operation.deadline = now + operation.timeout
+            elif operation.deadline <= now:
                 del self._operations[operation.correlation_id]
                 if not operation.is_abandoned:
                     self._on_deadline(operation)
@@ -372,7 +383,7 @@ class Dispatcher:
     def _renew(self, operation: Operation) -> None:
         """Enter the operation under a new correlation id, so that no late reply can meet it."""
         operation.deadline = math.inf  # until it is sent
-        operation.correlation_id = self.new_correlation_id()
+        operation.correlation_id = self.correlation_ids.next()
         # Command and flags stand before the correlation id, auth block and payload behind it.
         operation.frame = operation.frame[:6] + operation.correlation_id + operation.frame[22:]
         self._operations[operation.correlation_id] = operation
@@ -382,7 +393,7 @@ class Dispatcher:
         waits = self._operations.get(correlation_id) is operation
         if waits and self._send is not None and not operation.is_abandoned:
             operation.attempts += 1
-            operation.deadline = self._clock() + operation.timeout
+            operation.deadline = NOT_LOOKED_AT
             self._send(operation.frame)
 
     def _count_unknown(self, frame: Frame) -> None:

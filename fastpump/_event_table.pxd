@@ -69,3 +69,7 @@ cdef class EventTable:
     cdef int fail(self, int fault, const unsigned char* where, str what) except -1
     cdef str read_text(self, Cursor* c)
     cdef int check(self, int fault, Cursor* c, str what) except -1
+
+
+cdef int fail_at(Py_ssize_t offset, int fault, str what) except -1
+cdef str text_at(Cursor* c, const unsigned char* base)

@@ -224,6 +224,21 @@ cdef str name_of(const char* name, Py_ssize_t size):
     return <str>names[place]
 
 
+cdef int fail_at(Py_ssize_t offset, int fault, str what) except -1:
+    """Raise what is wrong with a message, at this offset from its start."""
+    raise ProtocolError(f"{what}: {FAULTS[fault]}", offset)
+
+
+cdef str text_at(Cursor* c, const unsigned char* base):
+    """The string value that follows in the message at `base`, for instance an error text."""
+    cdef uint32_t offset = 0
+    cdef uint32_t size = 0
+    cdef int fault = read_name(c, base, &offset, &size)
+    if fault != WIRE_OK:
+        fail_at(c.pos - base, fault, "text")
+    return PyUnicode_DecodeUTF8(<const char*>base + offset, size, NULL)
+
+
 cdef inline int append(EventTable table, const Cursor* c) except -1:
     """Add an event; a method would be a call through a table for each event of a page."""
     if table.length == table.room:
@@ -402,17 +417,13 @@ cdef class EventTable:
         return name_of(<const char*>self.base + offset, size)
 
     cdef int fail(self, int fault, const unsigned char* where, str what) except -1:
-        raise ProtocolError(f"{what}: {FAULTS[fault]}", where - self.base)
+        return fail_at(where - self.base, fault, what)
 
     cdef int fail_empty(self, const Extent* extent) except -1:
         raise ProtocolError("event: neither an event nor a link", extent.begin)
 
     cdef str read_text(self, Cursor* c):
-        """The string value that follows, for instance an error text."""
-        cdef uint32_t offset = 0
-        cdef uint32_t size = 0
-        self.check(read_name(c, self.base, &offset, &size), c, "text")
-        return PyUnicode_DecodeUTF8(<const char*>self.base + offset, size, NULL)
+        return text_at(c, self.base)
 
     cdef int check(self, int fault, Cursor* c, str what) except -1:
         return 0 if fault == WIRE_OK else self.fail(fault, c.pos, what)

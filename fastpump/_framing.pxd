@@ -16,6 +16,7 @@ cdef class Framer:
     cdef readonly object error             # ProtocolError that ended this stream of bytes, or None
     cdef readonly Py_ssize_t max_frame_size
     cdef readonly bint merge_pushes
+    cdef readonly Py_ssize_t heartbeat_requests  # among the frames handed out last
     cdef bytes memory                      # where bytes are received: the arena, or one large frame
     cdef bytes arena                       # the shared memory, most of the time `memory` itself
     cdef list arenas                       # it and earlier ones, to be used again

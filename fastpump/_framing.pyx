@@ -42,6 +42,7 @@ cdef enum:
     SMALLEST_WINDOW = 16 * 1024            # an arena with less room than this is full
 
     FLAG_AUTHENTICATED = 1
+    HEARTBEAT_REQUEST = 0x01
     STREAM_EVENT_APPEARED = 0xC2
     PERSISTENT_EVENT_APPEARED = 0xC7
 
@@ -141,6 +142,7 @@ cdef class Framer:
         if nbytes < 0 or nbytes > len(self.memory) - self.filled:
             raise ValueError(f"nbytes: {nbytes} does not fit the window")
         cdef list frames = []
+        self.heartbeat_requests = 0
         self.filled += nbytes
         self.take_frames(frames)
         return frames
@@ -149,6 +151,7 @@ cdef class Framer:
         """Copy `data` in and return the frames that are complete by that; see `commit`."""
         cdef Py_buffer view
         cdef list frames = []
+        self.heartbeat_requests = 0
         if self.error is not None:
             raise self.error
         PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
@@ -223,6 +226,7 @@ cdef class Framer:
         frame.memory = self.memory
         frame.data = header + HEADER
         frame.size = frame.run_size = self.needed - PREFIX - HEADER
+        self.heartbeat_requests += header[0] == HEARTBEAT_REQUEST
         frames.append(frame)
         return 0
 

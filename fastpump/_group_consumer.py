@@ -50,7 +50,7 @@ class Group(Wire):
         return operation
 
     def new_id(self) -> bytes:
-        return self._dispatcher.new_correlation_id()
+        return self._dispatcher.correlation_ids.next()
 
     def send(self, frame: bytes) -> None:
         self._dispatcher.send_now(frame)

@@ -87,13 +87,10 @@ def new_event_id():
 cdef class CorrelationIds:
     """Ids for requests: 8 random bytes that all of them share, then a number."""
 
-    cdef bytes prefix
-    cdef unsigned long long number
-
     def __cinit__(self):
         self.prefix = os.urandom(8)
 
-    def next(self):
+    cpdef bytes next(self):
         """16 bytes that no other request of this object has."""
         cdef bytes wire = PyBytes_FromStringAndSize(NULL, ID)
         self.number += 1

@@ -84,7 +84,7 @@ class Log(Wire, ABC):
 
     def subscribe(self, subscriber: FilteredSubscriber) -> SubscribeToStream:
         """Ask the server for pushes."""
-        correlation_id = self._dispatcher.new_correlation_id()
+        correlation_id = self._dispatcher.correlation_ids.next()
         operation = self._operation(correlation_id, subscriber)
         self._dispatcher.start(operation)
         return operation

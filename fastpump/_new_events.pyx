@@ -126,6 +126,10 @@ def NewEvent(type, id=None, data=None, metadata=None):
     Raises:
         UsageError: the id is not a UUID, or all zero.
     """
+    return new_event(type, id, data, metadata)
+
+
+cdef NewEventData new_event(object type, object id, object data, object metadata):
     cdef NewEventData event = NewEventData.__new__(NewEventData)
     set_fields(event, id, type, data, metadata)
     return event
@@ -182,27 +186,34 @@ cdef object body_of(object value, str field, Py_ssize_t index, bint* is_json):
 
 
 cdef int prepare(Part* part, NewEventData event, Py_ssize_t index, list alive) except -1:
-    """Fill `part`. `index` is the event's place in a list, or what stands for it: see the .pxd.
-
-    Nothing is asked of subclasses of str: their answers may be anything, and `part` points to what
-    they could change. Bodies may run whatever they like: an event does not change.
-    """
+    """Fill `part`; what it points to lives in `event` and `alive`. `index` is as for `fill`."""
+    cdef bint is_json = False
     cdef bint ignored = False
-    cdef object body
+    cdef object data = body_of(event.data, "data", index, &is_json)
+    cdef object metadata = None
+    alive.append(data)
+    if event.metadata is not None:
+        metadata = body_of(event.metadata, "metadata", index, &ignored)
+        alive.append(metadata)
+    return fill(part, event, data, is_json, metadata, index)
+
+
+cdef int fill(
+    Part* part, NewEventData event, object data, bint is_json, object metadata, Py_ssize_t index
+) except -1:
+    """Let `part` be the event with these bodies, which are bytes; it points to all of them.
+
+    `index` is the event's place in a list, or what stands for it: see the .pxd. Nothing is asked of
+    subclasses of str: their answers may be anything, and `part` points to what they could change.
+    """
     part.id = event.wire_id
     part.type = utf8_of(event.type, "type", index, &part.type_size)
-    body = body_of(event.data, "data", index, &part.is_json)
-    part.data = PyBytes_AS_STRING(body)
-    part.data_size = PyBytes_GET_SIZE(body)
-    alive.append(body)
-    part.metadata = NULL
-    part.metadata_size = 0
-    part.has_metadata = event.metadata is not None
-    if part.has_metadata:
-        body = body_of(event.metadata, "metadata", index, &ignored)
-        part.metadata = PyBytes_AS_STRING(body)
-        part.metadata_size = PyBytes_GET_SIZE(body)
-        alive.append(body)
+    part.is_json = is_json
+    part.data = PyBytes_AS_STRING(data)
+    part.data_size = PyBytes_GET_SIZE(data)
+    part.has_metadata = metadata is not None
+    part.metadata = PyBytes_AS_STRING(metadata) if part.has_metadata else NULL
+    part.metadata_size = PyBytes_GET_SIZE(metadata) if part.has_metadata else 0
     if part.data_size + part.metadata_size + 2 * PyUnicode_GET_LENGTH(event.type) > max_event_size:
         raise refuse(
             "data", index, f"the event is over the server's limit of {max_event_size} bytes"

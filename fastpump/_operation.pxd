@@ -14,3 +14,5 @@ cdef class Operation:
     cdef public Py_ssize_t attempts
 
     cpdef bint on_frame(self, Frame frame, object retry) except -1
+    cpdef bint is_reply(self, Frame frame) except -1
+    cpdef object on_reply(self, Frame frame, object retry)

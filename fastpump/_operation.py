@@ -105,7 +105,7 @@ class Operation:
         if self.waiter.done():
             return True
         try:
-            if frame.command == self.reply:
+            if self.is_reply(frame):
                 self.on_reply(frame, retry)
             else:
                 self._on_other_frame(frame, retry)
@@ -115,6 +115,10 @@ class Operation:
             self.fail(unreadable)
             raise
         return True
+
+    def is_reply(self, frame: Frame) -> bool:
+        """Whether it is the answer, and not a refusal or something else."""
+        return frame.command == self.reply
 
     def on_reply(self, frame: Frame, retry: Retry) -> None:
         """Decode the reply and end by it."""

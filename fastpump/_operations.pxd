@@ -1,11 +1,7 @@
-"""The operations that lie in C structures as a whole: those that come in large numbers."""
+"""The operation that lies in a C structure as a whole, for those that come in large numbers."""
 
 from fastpump._operation cimport Operation
 
 
 cdef class Change(Operation):
-    pass
-
-
-cdef class WriteEvents(Change):
     pass

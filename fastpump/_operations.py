@@ -17,7 +17,6 @@ from fastpump._replies import (
     decode_all_slice,
     decode_read_event,
     decode_stream_slice,
-    decode_write_completed,
 )
 from fastpump.exceptions import (
     BadRequest,
@@ -97,19 +96,6 @@ class Change(Operation):
             return self.access_denied()
         kind = InvalidTransaction if outcome == OperationResult.InvalidTransaction else WriteFailed
         return kind(self.conversation_id, f"result {outcome}: {message}")
-
-
-class WriteEvents(Change):
-    """Ends with a WriteResult. Sent again it is not written again: the event ids are the same."""
-
-    reply = Command.WriteEventsCompleted
-
-    def on_reply(self, frame: Frame, retry: Retry) -> None:
-        written = decode_write_completed(frame)
-        if written.result == 0:
-            self.waiter.set_result(written)
-        else:
-            self.settle(written.result, written.message, None, retry, written.current_version)
 
 
 class DeleteStream(Change):

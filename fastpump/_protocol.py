@@ -15,15 +15,11 @@ from typing import cast
 
 from fastpump._commands import Command
 from fastpump._framing import Frame, Framer, encode_frame
+from fastpump._outbox import Outbox
 from fastpump._statistics import Traffic
 from fastpump.exceptions import ConnectionLost, FastpumpError
 
 LOG = logging.getLogger("fastpump.protocol")
-
-HEARTBEAT_REQUEST = int(Command.HeartbeatRequest)  # compared with every frame's
-
-WRITE_AT_ONCE = 256 * 1024
-"""Bytes in the outbox that do not wait for the end of the loop's turn."""
 
 HIGH_WATER = 1024 * 1024
 """Bytes waiting in the transport from which on producers are held back."""
@@ -64,8 +60,8 @@ class ConnectionProtocol(asyncio.BufferedProtocol):
         self._framer = Framer(max_frame_size=max_frame_size, merge_pushes=True)
         self.get_buffer = self._framer.get_buffer  # type: ignore[method-assign]
         self._transport: asyncio.Transport | None = None
-        self._outbox: list[bytes] = []
-        self._outbox_size = 0
+        self._outbox = Outbox(self._loop, traffic)
+        self.send = self._outbox.send
         self._traffic = traffic
         self._heard = False
         self._silent_since = 0.0
@@ -77,7 +73,7 @@ class ConnectionProtocol(asyncio.BufferedProtocol):
         self.closed: asyncio.Future[ConnectionLost] = self._loop.create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
+        self._transport = self._outbox.transport = cast(asyncio.Transport, transport)
         if self._is_closed:
             self._transport.abort()
             return
@@ -88,12 +84,12 @@ class ConnectionProtocol(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         self._heard = True
         self._traffic.received += nbytes
+        self._outbox.on_received()
         framer = self._framer
         try:
             frames = framer.commit(nbytes)
-            for frame in frames:
-                if frame.command == HEARTBEAT_REQUEST:
-                    self.send(encode_frame(Command.HeartbeatResponse, frame.correlation_id))
+            if framer.heartbeat_requests:
+                self._answer_heartbeats(frames)
             self._on_frames(frames)
             if framer.error is not None:
                 raise framer.error
@@ -106,8 +102,8 @@ class ConnectionProtocol(asyncio.BufferedProtocol):
         if self._transport is not None:
             # Nothing is left to close, but TLS transports of Python 3.10 want it said.
             self._transport.close()
-            self._transport = None
-        self._outbox.clear()
+            self._transport = self._outbox.transport = None
+        self._outbox.flush()
         reason = self._reason or error
         lost = ConnectionLost(f"The connection was lost: {reason or 'closed by the server'}")
         lost.__cause__ = reason
@@ -126,17 +122,7 @@ class ConnectionProtocol(asyncio.BufferedProtocol):
         """Bytes that are not with the operating system yet."""
         if self._transport is None:
             return 0
-        return self._outbox_size + self._transport.get_write_buffer_size()
-
-    def send(self, frame: bytes) -> None:
-        """Write the frame together with all others of this turn of the loop."""
-        outbox = self._outbox
-        if not outbox:
-            self._loop.call_soon(self._flush)
-        outbox.append(frame)
-        self._outbox_size += len(frame)
-        if self._outbox_size >= WRITE_AT_ONCE:
-            self._flush()
+        return self._outbox.size + self._transport.get_write_buffer_size()
 
     def close(self) -> None:
         """Write what is waiting, then close; also if the connection is still being made.
@@ -146,7 +132,7 @@ class ConnectionProtocol(asyncio.BufferedProtocol):
         self._is_closed = True
         if self._timer is not None:
             self._timer.cancel()
-        self._flush()
+        self._outbox.flush()
         if self._transport is not None:
             self._transport.close()
 
@@ -157,13 +143,10 @@ class ConnectionProtocol(asyncio.BufferedProtocol):
             self._reason = reason
             self._transport.abort()
 
-    def _flush(self) -> None:
-        outbox = self._outbox
-        if outbox and self._transport is not None:
-            self._transport.write(outbox[0] if len(outbox) == 1 else b"".join(outbox))
-            self._traffic.sent += self._outbox_size
-        outbox.clear()
-        self._outbox_size = 0
+    def _answer_heartbeats(self, frames: list[Frame]) -> None:
+        for frame in frames:
+            if frame.command == Command.HeartbeatRequest:
+                self.send(encode_frame(Command.HeartbeatResponse, frame.correlation_id))
 
     def _watch(self) -> None:
         """Look for silence, several times per interval; any byte received ends it."""

@@ -9,11 +9,11 @@ cimport cython
 from libc.stdint cimport int32_t, int64_t, uint32_t
 from libc.string cimport memset
 
-from fastpump._event_table cimport Item
+from fastpump._event_table cimport Item, fail_at, text_at
 from fastpump._events cimport AllStreamSlice, Events, StreamSlice, event_at
 from fastpump._framing cimport Frame
 from fastpump._varint cimport (
-    TYPE_BYTES, TYPE_VARINT, WIRE_TWICE, Cursor, enter, read_int64, read_tag, skip_unknown,
+    TYPE_BYTES, TYPE_VARINT, WIRE_OK, WIRE_TWICE, Cursor, enter, read_int64, read_tag, skip_unknown,
 )
 
 from fastpump._position import Position
@@ -24,13 +24,17 @@ cdef enum:
     PERSISTENT_EVENT_APPEARED = 0xC7
 
 
-cdef int begin_page(Events page, Frame frame, Cursor* c) except -1:
+cdef inline int begin(Frame frame, Cursor* c) except -1:
     if frame.memory is None:
         raise ValueError("frame: was not made by a Framer")
-    page.adopt(frame.memory, frame.data)
     c.pos = frame.data
     c.end = frame.data + frame.size
     return 0
+
+
+cdef int begin_page(Events page, Frame frame, Cursor* c) except -1:
+    begin(frame, c)
+    return page.adopt(frame.memory, frame.data)
 
 
 def decode_read_event(Frame frame not None):
@@ -165,15 +169,6 @@ cdef class WriteResult:
             None where the server does not tell it (proto3 servers leave out a zero, section 3.9).
     """
 
-    cdef readonly int64_t result
-    cdef readonly str message
-    cdef readonly int64_t first_event_number
-    cdef readonly int64_t last_event_number
-    cdef readonly int64_t prepare_position
-    cdef readonly int64_t commit_position
-    cdef int64_t current
-    cdef bint has_current
-
     def __init__(self, first_event_number, last_event_number, position, result=0, message=""):
         self.first_event_number = first_event_number
         self.last_event_number = last_event_number
@@ -195,33 +190,37 @@ cdef class WriteResult:
         return f"<WriteResult events {self.first_event_number} to {self.last_event_number}>"
 
 
-def decode_write_completed(Frame frame not None):
+cpdef WriteResult decode_write_completed(Frame frame):
     """WriteEventsCompleted → WriteResult."""
-    cdef Events page = Events.__new__(Events)
     cdef WriteResult w = WriteResult.__new__(WriteResult)
     cdef Cursor c
     cdef uint32_t tag = 0
+    cdef int fault = WIRE_OK
     w.message = ""
-    begin_page(page, frame, &c)
-    while c.pos < c.end:
-        page.check(read_tag(&c, &tag), &c, "WriteEventsCompleted")
+    begin(frame, &c)
+    while c.pos < c.end and fault == WIRE_OK:
+        fault = read_tag(&c, &tag)
+        if fault != WIRE_OK:
+            break
         if tag == (1 << 3 | TYPE_VARINT):
-            page.check(read_int64(&c, &w.result), &c, "result")
+            fault = read_int64(&c, &w.result)
         elif tag == (2 << 3 | TYPE_BYTES):
-            w.message = page.read_text(&c)
+            w.message = text_at(&c, frame.data)
         elif tag == (3 << 3 | TYPE_VARINT):
-            page.check(read_int64(&c, &w.first_event_number), &c, "first_event_number")
+            fault = read_int64(&c, &w.first_event_number)
         elif tag == (4 << 3 | TYPE_VARINT):
-            page.check(read_int64(&c, &w.last_event_number), &c, "last_event_number")
+            fault = read_int64(&c, &w.last_event_number)
         elif tag == (5 << 3 | TYPE_VARINT):
-            page.check(read_int64(&c, &w.prepare_position), &c, "prepare_position")
+            fault = read_int64(&c, &w.prepare_position)
         elif tag == (6 << 3 | TYPE_VARINT):
-            page.check(read_int64(&c, &w.commit_position), &c, "commit_position")
+            fault = read_int64(&c, &w.commit_position)
         elif tag == (7 << 3 | TYPE_VARINT):
-            page.check(read_int64(&c, &w.current), &c, "current_version")
+            fault = read_int64(&c, &w.current)
             w.has_current = True
         else:
-            page.check(skip_unknown(&c, tag, 7), &c, "WriteEventsCompleted")
+            fault = skip_unknown(&c, tag, 7)
+    if fault != WIRE_OK:
+        fail_at(c.pos - frame.data, fault, "WriteEventsCompleted")
     return w
 
 

@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 from uuid import UUID
 
 from fastpump._dispatcher import Outlet
+from fastpump._futures import Futures
 from fastpump._operation import Operation, Waiter
 from fastpump.exceptions import ClientClosed, UsageError
 
@@ -18,6 +19,7 @@ class Requesting:
     _dispatcher: Outlet | None
     """None before the client is connected."""
     _loop: asyncio.AbstractEventLoop
+    _futures: Futures
     _timeout: float
     """Seconds an operation may take."""
     _require_master: bool
@@ -44,14 +46,14 @@ class Requesting:
         dispatcher = self._dispatcher or self._not_connected()
         if dispatcher.is_full:
             await dispatcher.room()
-        waiter = self._loop.create_future()
+        waiter = self._futures.new()
         dispatcher.start(make(waiter))
         return await waiter
 
     def _new_id(self, wanted: UUID | None, argument: str = "correlation_id") -> bytes:
         dispatcher = self._dispatcher or self._not_connected()
         if wanted is None:
-            return dispatcher.new_correlation_id()
+            return dispatcher.correlation_ids.next()
         if not isinstance(wanted, UUID) or wanted.int == 0:
             raise UsageError(argument, f"must be a UUID that is not all zero, not {wanted!r}")
         return wanted.bytes_le

@@ -24,7 +24,8 @@ from fastpump._events cimport Event, received_id_to_wire
 from fastpump._framing cimport new_frame
 from fastpump._ids cimport uuid_to_wire
 from fastpump._new_events cimport (
-    ARGUMENTS, NewEventData, Part, new_event_of, prepare, utf8_of, write_part,
+    ARGUMENTS, NewEventData, Part, body_of, fill, new_event, new_event_of, prepare, utf8_of,
+    write_part,
 )
 from fastpump._packing cimport Batch
 from fastpump._varint cimport (
@@ -32,7 +33,6 @@ from fastpump._varint cimport (
 )
 
 from fastpump._framing import MAX_FRAME_SIZE
-from fastpump._new_events import NewEvent
 from fastpump.exceptions import UsageError
 
 cdef enum:
@@ -136,15 +136,19 @@ cdef bytes begin_write_events(
     return frame
 
 
-def encode_write_event(
-    bytes correlation_id not None, stream, int64_t expected_version, type, data, metadata, id,
-    bint require_master=False, bytes auth=None,
+cpdef bytes encode_write_event(
+    bytes correlation_id, object stream, int64_t expected_version, object type, object data,
+    object metadata, object id, bint require_master=False, bytes auth=None,
 ):
     """WriteEvents with one event; the arguments are those of `NewEvent`."""
     cdef Part part
-    cdef list alive = []
-    cdef NewEventData event = NewEvent(type, id, data, metadata)
-    prepare(&part, event, ARGUMENTS, alive)
+    cdef bint is_json = False
+    cdef bint ignored = False
+    cdef NewEventData event = new_event(type, id, data, metadata)
+    cdef object body = body_of(data, "data", ARGUMENTS, &is_json)
+    if metadata is not None:
+        metadata = body_of(metadata, "metadata", ARGUMENTS, &ignored)
+    fill(&part, event, body, is_json, metadata, ARGUMENTS)
     return write_frame(
         correlation_id, stream, expected_version, &part, 1, require_master, auth
     )

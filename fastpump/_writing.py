@@ -7,9 +7,9 @@ from typing import Any
 from uuid import UUID
 
 from fastpump._arguments import check_callback, check_expected_version, check_number, collect
-from fastpump._operations import WriteEvents
 from fastpump._requesting import Requesting
-from fastpump._requests import encode_write_event, encode_write_events
+from fastpump._requests import encode_write_events
+from fastpump._write_events import WriteEvents, write_of_event
 from fastpump.exceptions import StreamDeleted, UsageError, WrongExpectedVersion
 from fastpump.guard import Guard
 from fastpump.messages import (
@@ -59,9 +59,11 @@ class Writing(Requesting):
         dispatcher = self._dispatcher or self._not_connected()
         if expected_version != -2:
             check_expected_version(expected_version)
-        correlation_id = dispatcher.new_correlation_id()
-        frame = encode_write_event(
-            correlation_id,
+        waiter = self._futures.new()
+        write = write_of_event(
+            dispatcher.correlation_ids,
+            waiter,
+            self._timeout,
             stream,
             expected_version,
             type,
@@ -74,10 +76,7 @@ class Writing(Requesting):
         # workers make hundreds of thousands of times a second.
         if dispatcher.is_full:
             await dispatcher.room()
-        waiter = self._loop.create_future()
-        dispatcher.start(
-            WriteEvents(correlation_id, frame, waiter, self._timeout, stream, expected_version)
-        )
+        dispatcher.start(write)
         result: WriteResult = await waiter
         return result
 

@@ -17,6 +17,7 @@ from fastpump._connection_string import parse
 from fastpump._connector import Connector, ConnectorState
 from fastpump._discoverers import Discoverer, discoverer_for
 from fastpump._dispatcher import Dispatcher
+from fastpump._futures import Futures
 from fastpump._operating import Operating
 from fastpump._settings import ConnectionSettings, context_for
 from fastpump._statistics import ClientStats
@@ -100,6 +101,7 @@ class Client(Operating):
         if self._connector is not None:
             raise ClientClosed("A client can be connected once; make another one with connect()")
         self._loop = asyncio.get_running_loop()
+        self._futures = Futures(self._loop)
         dispatcher = Dispatcher(self._settings)
         self._connector = Connector(
             self._discoverer,

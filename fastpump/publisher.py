@@ -20,9 +20,9 @@ from typing import Any
 
 from fastpump._arguments import check_expected_version, check_name
 from fastpump._dispatcher import Outlet
-from fastpump._operations import WriteEvents
 from fastpump._packing import Batch, Lane, Packer
 from fastpump._requests import encode_batch
+from fastpump._write_events import WriteEvents
 from fastpump.exceptions import (
     ClientClosed,
     ConnectFailed,
@@ -454,7 +454,7 @@ class Publisher:
         if version is None:
             self._ask_guard(lane, batch, None)
             return
-        correlation_id = self._dispatcher.new_correlation_id()
+        correlation_id = self._dispatcher.correlation_ids.next()
         try:
             frame = encode_batch(correlation_id, batch, version, self._require_master)
             write = _Write(lane, batch, self._on_answer)

@@ -181,7 +181,7 @@ class _ObservedOutlet:
         self._outlet = outlet
         self._telemetry = telemetry
         self._address = address
-        self.new_correlation_id = outlet.new_correlation_id
+        self.correlation_ids = outlet.correlation_ids
         self.room = outlet.room
         self.send_now = outlet.send_now
 

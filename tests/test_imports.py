@@ -17,6 +17,7 @@ LEVELS = (
     ("exceptions", "_bell", "_invariant", "_patience", "_position", "_run"),
     (
         "_varint",
+        "_futures",
         "_ids",
         "_framing",
         "_event_table",
@@ -36,7 +37,9 @@ LEVELS = (
         "_dispatcher",
         "_operation",
         "_operations",
+        "_write_events",
         "_settings",
+        "_outbox",
         "_statistics",
         "_subscribing",
         "_group_operations",

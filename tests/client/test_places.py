@@ -42,7 +42,7 @@ class Callers:
         dispatcher = self.dispatcher
         if dispatcher.is_full:
             await dispatcher.room()
-        waiter, request_id = asyncio.Future[Any](), dispatcher.new_correlation_id()
+        waiter, request_id = asyncio.Future[Any](), dispatcher.correlation_ids.next()
         dispatcher.start(Ping(request_id, frame("Ping", request_id), waiter, 1.0))
         assert dispatcher.in_flight <= self.limit
         await waiter

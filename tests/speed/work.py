@@ -18,11 +18,12 @@ from fastpump import _replies
 from fastpump._dispatcher import Dispatcher
 from fastpump._event_feed import EventFeed
 from fastpump._framing import Framer, encode_frame
-from fastpump._operations import WriteEvents
+from fastpump._futures import Futures
 from fastpump._protocol import ConnectionProtocol
 from fastpump._requests import encode_write_events
 from fastpump._settings import ConnectionSettings
 from fastpump._statistics import Traffic
+from fastpump._write_events import WriteEvents
 from fastpump._writing import Writing
 from fastpump.messages import Event, EventRecord, Events, NewEvent
 
@@ -124,7 +125,7 @@ async def dispatch_replies() -> None:
     dispatcher = Dispatcher(ConnectionSettings(max_in_flight=REPLIES + 1))
     dispatcher.connected(lambda frame: None)
     waiter = Waiter()
-    ids = [dispatcher.new_correlation_id() for _ in range(REPLIES)]
+    ids = [dispatcher.correlation_ids.next() for _ in range(REPLIES)]
     for correlation_id in ids:
         dispatcher.start(WriteEvents(correlation_id, b"", waiter, 7.0, "account-7", -2))
     replies = b"".join(encode_frame(WRITE_COMPLETED, i, WRITTEN) for i in ids)
@@ -149,6 +150,7 @@ class Client(Writing):
     def __init__(self) -> None:
         settings = ConnectionSettings()
         self._loop = asyncio.get_running_loop()
+        self._futures = Futures(self._loop)
         self._timeout = settings.operation_timeout
         self._require_master = False
         self._dispatcher = dispatcher = Dispatcher(settings)

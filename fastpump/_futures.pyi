@@ -1,0 +1,6 @@
+from asyncio import AbstractEventLoop, Future
+from typing import Any
+
+class Futures:
+    def __init__(self, loop: AbstractEventLoop) -> None: ...
+    def new(self) -> Future[Any]: ...

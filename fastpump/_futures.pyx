@@ -1,0 +1,27 @@
+"""Futures of one event loop, made for half of what `loop.create_future()` takes."""
+
+from asyncio import Future
+
+from cpython.object cimport PyObject_Call
+
+cdef object new_future = Future
+cdef tuple NO_ARGUMENTS = ()
+
+
+cdef class Futures:
+    """Makes futures.
+
+    Most of what a call costs is the dict of its keyword arguments, so there is one for all calls.
+
+    Args:
+        loop: the event loop they belong to.
+    """
+
+    cdef dict arguments
+
+    def __init__(self, loop):
+        self.arguments = {"loop": loop}
+
+    def new(self):
+        """A new future."""
+        return PyObject_Call(new_future, NO_ARGUMENTS, self.arguments)
