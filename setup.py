@@ -23,6 +23,7 @@ CYTHON = (
     "fastpump._ids",
     "fastpump._replies",
     "fastpump._new_events",
+    "fastpump._members",
     "fastpump._outbox",
     "fastpump._packing",
     "fastpump._requests",

@@ -35,6 +35,8 @@ cdef class EventRecord:
 cdef class Event:
     cdef Events page
     cdef Item item
+    cdef object event_number
+    cdef str type
 
 
 cdef Event event_at(Events page, Py_ssize_t index)

@@ -3,7 +3,8 @@
 
 An event is checked when it is taken out of its page, by index or in a loop, and then knows where
 everything in it lies (`_event_table`). Strings, bytes, UUIDs, datetimes and JSON are made when an
-attribute is read. An event keeps its page alive; `Event.detach()` gives it memory of its own.
+attribute is read; only its number and type, which nearly every loop reads, are made with it. An
+event keeps its page alive; `Event.detach()` gives it memory of its own.
 """
 
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from libc.string cimport memcpy, memset
 
 from fastpump._event_table cimport EventTable, Record
 from fastpump._ids cimport uuid_from_wire
+from fastpump._members cimport add_member
 from fastpump._varint cimport TYPE_BYTES, TYPE_VARINT, Cursor, write_varint
 
 from fastpump._position import Position
@@ -297,7 +299,14 @@ cdef Event event_at(Events page, Py_ssize_t index):
     if not (event.item.has_event or event.item.has_link):
         page.fail_empty(&event.item.extent)
     event.page = page
+    name_event(event)
     return event
+
+
+cdef inline int name_event(Event event) except -1:
+    event.event_number = event.item.received_number
+    event.type = event.page.name_at(event.item.event.type, event.item.event.type_size)
+    return 0
 
 
 cdef int received_id_to_wire(Event event, unsigned char* wire) except -1:
@@ -434,6 +443,7 @@ cdef class Event:
             raise TypeError("an event does not change")
         self.page = parsed.page
         self.item = parsed.item
+        name_event(self)
 
     @property
     def event(self):
@@ -456,20 +466,12 @@ cdef class Event:
         return self.item.has_event and self.item.has_link
 
     @property
-    def event_number(self):
-        return self.item.received_number
-
-    @property
     def stream(self):
         return self.page.name_at(self.item.event.stream, self.item.event.stream_size)
 
     @property
     def id(self):
         return id_of(self.page, &self.item.event)
-
-    @property
-    def type(self):
-        return self.page.name_at(self.item.event.type, self.item.event.type_size)
 
     @property
     def is_json(self):
@@ -526,6 +528,17 @@ cdef class Event:
 
     def __repr__(self):
         return f"<Event {self.created}: {self.event_number}@{self.stream}:{self.type}>"
+
+
+cdef int add_members() except -1:
+    cdef Event event = Event.__new__(Event)
+    event.event_number, event.type = object(), str(object())
+    add_member(event, b"event_number", event.event_number)
+    add_member(event, b"type", event.type)
+    return 0
+
+
+add_members()
 
 
 def _event_from_bytes(

@@ -34,7 +34,7 @@ def write_of_event(
     CorrelationIds ids not None, waiter, double timeout, stream,
     int64_t expected_version, type, data, metadata, id, bint require_master,
 ):
-    """The write of one event; its first arguments are those of `Operation`, its last `NewEvent`'s."""
+    """The write of one event; its first arguments are `Operation`'s, its last ones `NewEvent`'s."""
     cdef WriteEvents write = WriteEvents.__new__(WriteEvents)
     write.correlation_id = ids.next()
     write.frame = encode_write_event(

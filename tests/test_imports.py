@@ -18,6 +18,7 @@ LEVELS = (
     (
         "_varint",
         "_futures",
+        "_members",
         "_ids",
         "_framing",
         "_event_table",

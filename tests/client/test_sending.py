@@ -11,12 +11,14 @@ MIB = 1024 * 1024
 
 async def test_requests_of_one_turn_leave_in_one_write(writes: list[bytes]) -> None:
     async with connected() as (client, link, _), serving(link, reply_to) as requests:
-        writes.clear()
-        calls = [client.publish_event("s", "t", {"number": n}) for n in range(200)]
-        calls += [client.get("s") for _ in range(20)]
-        await asyncio.gather(*calls)
-        assert len(requests) == 220
-        assert len(writes) == 1
+        # The handshake's came one by one, and so may the first behind it: see test_outbox.
+        for round_number, most in ((1, 2), (2, 1)):
+            writes.clear()
+            calls = [client.publish_event("s", "t", {"number": n}) for n in range(200)]
+            calls += [client.get("s") for _ in range(20)]
+            await asyncio.gather(*calls)
+            assert len(requests) == round_number * 220
+            assert len(writes) <= most
         writes.clear()
         await client.publish_event("s", "t")
         assert len(writes) == 1

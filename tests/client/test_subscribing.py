@@ -653,6 +653,8 @@ async def test_outage_longer_than_an_operation_may_take(moment: str) -> None:
         def answer(request: Request) -> bytes | None:
             if request.command == READ:
                 return stream_page(request, events_of("s", 2))
+            if request.command == "UnsubscribeFromStream":
+                return reply_to(request)
             return reply_to(request, last_event_number=1, last_commit_position=1)
 
         async with serving(link, answer):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import inspect
 import pickle
 import sys
 from collections.abc import Sequence
@@ -208,6 +209,28 @@ class TestSequence:
     def test_nbytes(self) -> None:
         page = page_of("page500")
         assert page.nbytes == sum(len(event.to_bytes()) for event in page)
+
+
+class TestMembers:
+    """The interpreter reads them without a call: they lie in the object."""
+
+    @pytest.mark.parametrize("name", ["event_number", "type"])
+    def test_what_they_are(self, name: str) -> None:
+        assert inspect.ismemberdescriptor(inspect.getattr_static(Event, name))
+        with pytest.raises(AttributeError, match="readonly"):
+            setattr(Event(RECORD), name, getattr(RECORD, name))
+        with pytest.raises(AttributeError, match="readonly"):
+            delattr(Event(RECORD), name)
+
+    def test_they_are_those_of_the_records(self) -> None:
+        for event in page_of("links100"):
+            assert event.event_number == event.received_event.event_number
+            assert event.type == event.event.type
+
+    def test_an_event_without_content_has_none(self) -> None:
+        empty: Event = Event.__new__(Event)
+        assert empty.event_number is None
+        assert empty.type is None
 
 
 class TestConstruction:
