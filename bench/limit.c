@@ -3,14 +3,17 @@
  *     limit pages PORT SECONDS EVENTS PAGE WINDOW
  *     limit live PORT SECONDS EVENTS
  *     limit writes PORT SECONDS
+ *     limit polls PORT SECONDS
  *
  * `pages` reads the stream of EVENTS events from start to end in pages of PAGE, WINDOW pages asked
  * for ahead, again and again, and only walks the frame headers. `live` does the same to the EVENTS
  * pushes of a subscription, and subscribes again when all have come. `writes` sends a ready
- * WriteEvents of one event, waits for the answer, and sends the next. All go on for SECONDS and
- * print the events per second.
+ * WriteEvents of one event, waits for the answer, and sends the next; `polls` does so too, but
+ * looks for the answer again and again instead of sleeping until it is there. All go on for SECONDS
+ * and print the events per second.
  */
 #include <arpa/inet.h>
+#include <errno.h>
 #include <netinet/tcp.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -105,15 +108,23 @@ static void send_all(int fd, const uint8_t *at, size_t size)
     }
 }
 
-/* Waits for more bytes and returns how many frames ended within them. */
-static unsigned receive_frames(int fd, struct walk *walk)
+/* Waits for more bytes, asleep or (MSG_DONTWAIT) awake; returns how many frames end within them. */
+static unsigned receive_frames_by(int flags, int fd, struct walk *walk)
 {
     static uint8_t buffer[RECEIVE_SIZE];
-    ssize_t size = recv(fd, buffer, sizeof buffer, 0);
+    ssize_t size;
 
+    do
+        size = recv(fd, buffer, sizeof buffer, flags);
+    while (size < 0 && errno == EAGAIN);
     if (size <= 0)
         die("recv");
     return walk_frames(walk, buffer, (size_t)size);
+}
+
+static unsigned receive_frames(int fd, struct walk *walk)
+{
+    return receive_frames_by(0, fd, walk);
 }
 
 static void request_pages(int fd, uint64_t *page, unsigned count, uint64_t pages, uint64_t size)
@@ -186,7 +197,7 @@ static size_t encode_write(uint8_t out[WRITE_ROOM])
     return (size_t)(end - out);
 }
 
-static double write_events(int fd, double seconds)
+static double write_events(int fd, double seconds, int flags)
 {
     uint8_t request[WRITE_ROOM];
     size_t size = encode_write(request);
@@ -198,7 +209,7 @@ static double write_events(int fd, double seconds)
         unsigned frames = 0;
         send_all(fd, request, size);
         while (frames == 0)
-            frames = receive_frames(fd, &walk);
+            frames = receive_frames_by(flags, fd, &walk);
         written += frames;
         elapsed = now() - started;
     } while (elapsed < seconds);
@@ -210,6 +221,7 @@ static int usage(void)
     fprintf(stderr, "usage: limit pages PORT SECONDS EVENTS PAGE WINDOW\n"
                     "       limit live PORT SECONDS EVENTS\n"
                     "       limit writes PORT SECONDS\n"
+                    "       limit polls PORT SECONDS\n"
                     "EVENTS is a multiple of PAGE, WINDOW is 1 to %d\n",
             MAX_WINDOW);
     return 2;
@@ -220,7 +232,8 @@ int main(int argc, char **argv)
     const char *mode = argc > 1 ? argv[1] : "";
     int pages = argc == 7 && strcmp(mode, "pages") == 0;
     int live = argc == 5 && strcmp(mode, "live") == 0;
-    int writes = argc == 4 && strcmp(mode, "writes") == 0;
+    int polls = argc == 4 && strcmp(mode, "polls") == 0;
+    int writes = polls || (argc == 4 && strcmp(mode, "writes") == 0);
     uint64_t events = pages || live ? strtoull(argv[4], NULL, 10) : 0;
     uint64_t page_size = pages ? strtoull(argv[5], NULL, 10) : 1;
     unsigned window = pages ? (unsigned)strtoul(argv[6], NULL, 10) : 1;
@@ -232,6 +245,6 @@ int main(int argc, char **argv)
     double seconds = strtod(argv[3], NULL);
     printf("%.0f\n", pages  ? read_pages(fd, seconds, events, page_size, window)
                      : live ? take_pushes(fd, seconds, events)
-                            : write_events(fd, seconds));
+                            : write_events(fd, seconds, polls ? MSG_DONTWAIT : 0));
     return 0;
 }

@@ -29,6 +29,8 @@ class Row(NamedTuple):
     """Which of the limits in run.py bounds this row; None where there is none."""
     reads_all: bool = False
     """One unit reads the whole log: the count is checked."""
+    busy_poll: float = 0.0
+    """What fastpump connects with; photon-pump has nothing like it."""
 
 
 ROWS = (
@@ -43,6 +45,7 @@ ROWS = (
         "catch_up", "`subscribe_to(start_from=0)`, number and type touched", "pages", reads_all=True
     ),
     Row("publish_sequential", "publish, one after another", "writes"),
+    Row("publish_polling", "the same with `busy_poll`", "polls", busy_poll=0.001),
     Row("publish_concurrent", "publish singly, 1,000 in flight"),
     Row("publish_batches", "publish in batches of 100"),
     Row("bulk_dicts", "`publisher()`, 1,000 streams, `dict` bodies"),
@@ -147,6 +150,9 @@ async def follow(subscription: Any, load: Load) -> int:
 async def publish_sequential(api: Any, client: Any, load: Load) -> int:
     await publish_singly(client, load.sequential)
     return load.sequential
+
+
+publish_polling = publish_sequential
 
 
 async def publish_concurrent(api: Any, client: Any, load: Load) -> int:

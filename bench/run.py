@@ -61,6 +61,7 @@ def measure_limit(port: int, rows: list[Row], load: Load, results: Results) -> N
         "pages": ("pages", (load.events, load.page, WINDOW)),
         "live": ("live", (load.events,)),
         "writes": ("writes", ()),
+        "polls": ("polls", ()),
     }
     for name in sorted({row.limit for row in rows if row.limit}):
         mode, sizes = limits[name]

@@ -18,6 +18,7 @@ from rows import (
     LIVE,
     STREAM,
     Load,
+    Row,
     catch_up,
     follow,
     get,
@@ -26,6 +27,7 @@ from rows import (
     iter_json,
     publish_batches,
     publish_concurrent,
+    publish_polling,
     publish_sequential,
 )
 
@@ -41,6 +43,7 @@ __all__ = [
     "bulk_small_bytes",
     "bulk_small_dicts",
     "catch_up",
+    "connect",
     "get",
     "iter_all",
     "iter_events",
@@ -49,6 +52,7 @@ __all__ = [
     "live_slices",
     "publish_batches",
     "publish_concurrent",
+    "publish_polling",
     "publish_sequential",
     "slices",
     "versions",
@@ -73,6 +77,10 @@ def versions() -> dict[str, str]:
         "fastpump": api.__version__ + (" (source folder)" if in_place else ""),
         "its orjson": version("orjson"),
     }
+
+
+def connect(port: int, row: Row) -> Any:
+    return api.connect("127.0.0.1", port, busy_poll=row.busy_poll)
 
 
 async def slices(api: Any, client: Any, load: Load) -> int:

@@ -12,6 +12,7 @@ import tools
 from rows import (
     LIVE,
     Load,
+    Row,
     catch_up,
     follow,
     get,
@@ -20,6 +21,7 @@ from rows import (
     iter_json,
     publish_batches,
     publish_concurrent,
+    publish_polling,
     publish_sequential,
 )
 
@@ -30,6 +32,7 @@ from photonpump_shim import import_photonpump
 __all__ = [
     "api",
     "catch_up",
+    "connect",
     "get",
     "iter_all",
     "iter_events",
@@ -37,6 +40,7 @@ __all__ = [
     "live",
     "publish_batches",
     "publish_concurrent",
+    "publish_polling",
     "publish_sequential",
     "slices",
     "versions",
@@ -54,6 +58,10 @@ def versions() -> dict[str, str]:
         "photon-pump": api.__version__,
         "its protobuf": f"{google.protobuf.__version__} ({api_implementation.Type()})",
     }
+
+
+def connect(port: int, row: Row) -> Any:
+    return api.connect("127.0.0.1", port)
 
 
 async def live(api: Any, client: Any, load: Load) -> int:

@@ -44,7 +44,7 @@ async def rate(unit: Unit, seconds: float) -> float:
 async def measure(module: Any, row: Row, port: int, load: Load) -> float:
     function = getattr(module, row.name)
 
-    async with module.api.connect("127.0.0.1", port) as client:
+    async with module.connect(port, row) as client:
 
         async def unit() -> int:
             events: int = await function(module.api, client, load)

@@ -337,6 +337,7 @@ OPTIONS: dict[str, Converter] = {
     "queue_timeout": _seconds_or_none,
     "heartbeat_interval": _seconds,
     "heartbeat_timeout": _seconds,
+    "busy_poll": _seconds,
     "reconnect_delay": _seconds,
     "max_reconnects": _whole,
     "max_frame_size": _whole,

@@ -241,6 +241,7 @@ class Connector:
             on_resumed=self._dispatcher.resume,
             heartbeat_interval=self._settings.heartbeat_interval,
             heartbeat_timeout=self._settings.heartbeat_timeout,
+            busy_poll=self._settings.busy_poll,
             max_frame_size=self._settings.max_frame_size,
             traffic=self._traffic,
         )

@@ -13,6 +13,7 @@ import os
 from collections.abc import Callable
 from typing import cast
 
+from fastpump._busy_poll import BusyPoll
 from fastpump._commands import Command
 from fastpump._framing import Frame, Framer, encode_frame
 from fastpump._outbox import Outbox
@@ -34,6 +35,7 @@ class ConnectionProtocol(asyncio.BufferedProtocol):
         on_paused, on_resumed: the transport is full, or has room again.
         heartbeat_interval: seconds of silence after which a heartbeat is sent.
         heartbeat_timeout: further seconds of silence after which the connection is given up.
+        busy_poll: seconds of not sleeping after something was received.
         max_frame_size: longest frame accepted, in bytes.
         traffic: is told how many bytes go to and fro.
     """
@@ -49,6 +51,7 @@ class ConnectionProtocol(asyncio.BufferedProtocol):
         heartbeat_timeout: float,
         max_frame_size: int,
         traffic: Traffic,
+        busy_poll: float = 0.0,
     ) -> None:
         self._on_frames = on_frames
         self._on_lost = on_lost
@@ -63,6 +66,7 @@ class ConnectionProtocol(asyncio.BufferedProtocol):
         self._outbox = Outbox(self._loop, traffic)
         self.send = self._outbox.send
         self._traffic = traffic
+        self._busy_poll = BusyPoll(self._loop, busy_poll) if busy_poll else None
         self._heard = False
         self._silent_since = 0.0
         self._watch_due = 0.0
@@ -85,6 +89,8 @@ class ConnectionProtocol(asyncio.BufferedProtocol):
         self._heard = True
         self._traffic.received += nbytes
         self._outbox.on_received()
+        if self._busy_poll is not None:
+            self._busy_poll.on_received()
         framer = self._framer
         try:
             frames = framer.commit(nbytes)
@@ -99,6 +105,8 @@ class ConnectionProtocol(asyncio.BufferedProtocol):
     def connection_lost(self, error: Exception | None) -> None:
         if self._timer is not None:
             self._timer.cancel()
+        if self._busy_poll is not None:
+            self._busy_poll.stop()
         if self._transport is not None:
             # Nothing is left to close, but TLS transports of Python 3.10 want it said.
             self._transport.close()

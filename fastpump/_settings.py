@@ -24,6 +24,7 @@ class ConnectionSettings:
     operation_timeout: float = 7.0
     heartbeat_interval: float = 0.75
     heartbeat_timeout: float = 1.5
+    busy_poll: float = 0.0
     reconnect_delay: float = 0.1
     max_reconnects: int = 10
     max_attempts: int = 11
@@ -77,6 +78,7 @@ _RULES: dict[str, Rule] = {
     "queue_timeout": _TIME_OR_NO_LIMIT,
     "heartbeat_interval": _TIME,
     "heartbeat_timeout": _DELAY,
+    "busy_poll": _DELAY,
     "reconnect_delay": _DELAY,
     "max_reconnects": (
         lambda value: _is_whole(value) and value >= -1,

@@ -192,6 +192,7 @@ def connect(
     operation_timeout: float = ConnectionSettings.operation_timeout,
     heartbeat_interval: float = ConnectionSettings.heartbeat_interval,
     heartbeat_timeout: float = ConnectionSettings.heartbeat_timeout,
+    busy_poll: float = ConnectionSettings.busy_poll,
     reconnect_delay: float = ConnectionSettings.reconnect_delay,
     max_reconnects: int = ConnectionSettings.max_reconnects,
     max_attempts: int = ConnectionSettings.max_attempts,
@@ -233,6 +234,8 @@ def connect(
         fail_on_no_response: what then: fail with OperationTimedOut, or (by default) be sent again.
         heartbeat_interval: seconds of silence until a heartbeat is sent.
         heartbeat_timeout: further seconds of silence until the connection is given up.
+        busy_poll: seconds for which the event loop does not sleep after something was received, but
+            keeps looking for more. Answers are noticed sooner then, at the price of a core.
         reconnect_delay: seconds before the second attempt; grows up to 5 s, with some chance.
         max_reconnects: attempts to reconnect before the client gives up; -1 for no limit.
         max_attempts: how often one operation is sent in all, because there was no reply, the
@@ -271,6 +274,7 @@ def connect(
         operation_timeout=operation_timeout,
         heartbeat_interval=heartbeat_interval,
         heartbeat_timeout=heartbeat_timeout,
+        busy_poll=busy_poll,
         reconnect_delay=reconnect_delay,
         max_reconnects=max_reconnects,
         max_attempts=max_attempts,

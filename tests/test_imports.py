@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "fastpump"
 # From the bottom up. A module may import from earlier rows, and from its own row as long as the
 # imports make no circle. A name that ends in ".*" stands for a whole folder.
 LEVELS = (
-    ("exceptions", "_bell", "_invariant", "_patience", "_position", "_run"),
+    ("exceptions", "_bell", "_busy_poll", "_invariant", "_patience", "_position", "_run"),
     (
         "_varint",
         "_futures",
