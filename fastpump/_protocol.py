@@ -103,10 +103,7 @@ class ConnectionProtocol(asyncio.BufferedProtocol):
             self.abort(error)
 
     def connection_lost(self, error: Exception | None) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        if self._busy_poll is not None:
-            self._busy_poll.stop()
+        self._stop_watching()
         if self._transport is not None:
             # Nothing is left to close, but TLS transports of Python 3.10 want it said.
             self._transport.close()
@@ -138,8 +135,7 @@ class ConnectionProtocol(asyncio.BufferedProtocol):
         uvloop does not tell of the end of one that was made while its making was cancelled.
         """
         self._is_closed = True
-        if self._timer is not None:
-            self._timer.cancel()
+        self._stop_watching()
         self._outbox.flush()
         if self._transport is not None:
             self._transport.close()
@@ -169,6 +165,12 @@ class ConnectionProtocol(asyncio.BufferedProtocol):
         elif late < self._heartbeat_interval:
             self._on_silence(now - self._silent_since)
         # else: the program kept the loop busy, and bytes may lie unread in the socket.
+
+    def _stop_watching(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._busy_poll is not None:
+            self._busy_poll.stop()
 
     def _on_silence(self, seconds: float) -> None:
         if seconds >= self._heartbeat_interval + self._heartbeat_timeout:
