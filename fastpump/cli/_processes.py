@@ -30,6 +30,9 @@ from fastpump.exceptions import FastpumpError, ReplayFailed
 
 LOG = logging.getLogger("fastpump.cli")
 
+GRACE = 5.0
+"""Seconds that processes have to end in, once one of them has failed."""
+
 
 class ProcessFailed(FastpumpError):
     """A process ended without a word."""
@@ -97,8 +100,7 @@ class Processes:
                     worker.give_plan()
                 await self._listen(listeners)
             finally:
-                for worker in self._workers:
-                    worker.kill()
+                self._kill()
         self._raise_errors()
 
     async def _listen(self, listeners: Executor) -> None:
@@ -116,10 +118,15 @@ class Processes:
         await loop.run_in_executor(listeners, worker.listen)
         if worker.error is not None and not isinstance(worker.error, ReplayFailed):
             self._stop()
+            loop.call_later(GRACE, self._kill)
 
     def _stop(self) -> None:
         for worker in self._workers:
             worker.stop()
+
+    def _kill(self) -> None:
+        for worker in self._workers:
+            worker.kill()
 
     def _raise_errors(self) -> None:
         failures: dict[str, FastpumpError] = {}

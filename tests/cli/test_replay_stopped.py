@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import multiprocessing
 import os
 import re
 import signal
@@ -21,10 +22,10 @@ from client.peer import Link, Peer, Request, eventually, serving, soon
 from clilib import ENVIRONMENT, PATIENCE, Run, Served, Start
 
 import fastpump
-from fastpump.cli import _replay_job
+from fastpump.cli import _processes, _replay_job
 from fastpump.cli._interrupt import SIGNALS
 from fastpump.cli._options import Server
-from fastpump.cli._processes import Processes, shared
+from fastpump.cli._processes import Processes, ProcessFailed, shared
 from fastpump.cli._progress import INTERVAL
 from fastpump.cli._replay import Plan
 from fastpump.cli.app import app
@@ -259,13 +260,17 @@ async def test_ctrl_c_of_streams(start: Start, output: Path) -> None:
         assert "Stopped; 0 of 2 streams are complete" in errors
 
 
+def in_two_processes(log: Log) -> Processes:
+    """A replay of both halves of the log, as the command has it done."""
+    server = Server(None, log.host, log.port, False, None, None)
+    parts = [fastpump.Position(n, n) for n in (0, COUNT // 2, COUNT + 1)]
+    ranges = [fastpump.LogRange(*pair) for pair in itertools.pairwise(parts)]
+    return Processes(shared(Plan(server, ranges=ranges, batch_size=10, connections=2), 2))
+
+
 async def test_cancelled_once_processes_end_by_themselves() -> None:
     async with serving_log(60) as log:
-        server = Server(None, log.host, log.port, False, None, None)
-        parts = [fastpump.Position(n, n) for n in (0, COUNT // 2, COUNT + 1)]
-        ranges = [fastpump.LogRange(*pair) for pair in itertools.pairwise(parts)]
-        processes = Processes(shared(Plan(server, ranges=ranges, batch_size=10, connections=2), 2))
-        running = soon(processes.run())
+        running = soon(in_two_processes(log).run())
         await eventually(lambda: log.is_silent)
         running.cancel()
         await asyncio.wait({running})
@@ -302,6 +307,19 @@ async def test_a_process_that_is_killed_is_reported(
             await assert_whole(log, run, output, place_in(errors, "Failed"))
         else:
             assert not positions(output)
+
+
+async def test_a_process_that_hangs_while_another_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_processes, "GRACE", 0.2)
+    async with serving_log(0) as log:
+        running = soon(in_two_processes(log).run())
+        await eventually(lambda: len(log.links) == 2)
+        failing, hanging = multiprocessing.active_children()
+        os.kill(hanging.pid or 0, signal.SIGSTOP)
+        failing.kill()
+        with pytest.raises(ProcessFailed, match="exit code -9"):
+            await running
+        assert not multiprocessing.active_children()
 
 
 @processes_only
