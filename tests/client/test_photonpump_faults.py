@@ -33,9 +33,9 @@ ELSEWHERE = {
         "client/test_iterating.py::test_pp_11_cut_between_pages_of_the_log",
     ],
     "after a reconnect a catch-up subscription skips or repeats events": [
-        "client/test_subscriptions.py::test_csub_16_pp_13_cut_in_history",
-        "client/test_subscriptions.py::test_csub_16_pp_13_cut_between_history_and_live",
-        "client/test_subscriptions.py::test_csub_16_pp_13_cut_at_many_bytes_of_the_pushes",
+        "client/test_subscription_catching_up.py::test_csub_16_pp_13_cut_in_history",
+        "client/test_subscription_catching_up.py::test_csub_16_pp_13_cut_between_history_and_live",
+        "client/test_subscription_catching_up.py::test_csub_16_pp_13_cut_at_many_bytes_of_the_pushes",
     ],
     "backwards from event 0 reads from the end": [
         "client/test_iterating.py::test_from_event_0_backwards_asks_for_event_0",
@@ -52,7 +52,7 @@ ELSEWHERE = {
         "client/test_iterating.py::test_window_is_bounded_in_bytes",
         "client/test_sending.py::test_conn_10_more_callers_than_places",
         "client/test_sending.py::test_publishers_are_held_back_while_the_server_does_not_read",
-        "client/test_subscriptions.py::test_csub_13_vsub_12_slow_consumer",
+        "client/test_subscription_loops.py::test_csub_13_vsub_12_slow_consumer",
     ],
     "two system writes for every message": [
         "client/test_sending.py::test_requests_of_one_turn_leave_in_one_write",
@@ -65,7 +65,7 @@ ELSEWHERE = {
         "client/test_reconnecting.py::test_conn_07_sent_only_so_often",
     ],
     "dropped subscriptions are never forgotten": [
-        "client/test_subscribing.py::test_what_is_under_way_after_unsubscribe_is_not_unknown",
+        "client/test_subscription_requests.py::test_what_is_under_way_after_unsubscribe_is_not_unknown",
     ],
     "a node that is not the leader is not left for the leader": [
         "client/test_leader.py::test_conn_13_all_requests_go_to_the_leader_once",
