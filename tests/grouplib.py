@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import goldenlib
@@ -11,7 +12,10 @@ from fastpump._commands import Command
 from fastpump.server.groups.machine import NakAction
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
+
+LATE_SECONDS = 5.0
+"""How long to wait for what the clock of the node brings, which ticks once per second."""
 
 NOTHING_SECONDS = 0.1
 """How long nothing has to come where nothing is expected."""
@@ -196,3 +200,11 @@ class Consumer:
         return Push(
             record["event_number"], fields["retryCount"], record["event_id"], fields["event"]
         )
+
+
+def until(condition: str, check: Callable[[], object]) -> None:
+    """Wait until `check()` is true."""
+    deadline = time.monotonic() + LATE_SECONDS
+    while not check():
+        assert time.monotonic() < deadline, condition
+        time.sleep(0.02)

@@ -81,8 +81,8 @@ ELSEWHERE = {
         "client/test_failover.py::test_disc_01_finds_the_leader",
     ],
     "a persistent subscription loses the retry count": [
-        "client/test_groups.py::test_psub_20_retry",
-        "client/test_groups.py::test_psub_31_pp_14_cut_with_events_in_flight",
+        "client/test_groups_consuming.py::test_psub_20_retry",
+        "client/test_groups_consuming.py::test_psub_31_pp_14_cut_with_events_in_flight",
     ],
     "one ack for every message": [
         "client/test_group_answers.py::test_acks_go_in_few_frames",
@@ -90,7 +90,7 @@ ELSEWHERE = {
     ],
     "in flight are ten": [
         "client/test_group_requests.py::test_in_flight_is_not_fixed_at_ten",
-        "client/test_groups.py::test_psub_19_in_flight",
+        "client/test_groups_consuming.py::test_psub_19_in_flight",
     ],
     "acks go to the old connection after a reconnect": [
         "client/test_group_consumers.py::test_psub_31_pp_14_it_connects_again_by_itself",

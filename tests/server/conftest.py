@@ -1,4 +1,4 @@
-"""A node for all tests of a module, in memory and on a file; a connection and a stream per test."""
+"""A node per module, in memory and on a file; a connection, a stream, a group for it per test."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 import pytest
+from grouplib import Group
 from nodelib import NodeThread, RawClient
 
 
@@ -28,6 +29,12 @@ def client(node: NodeThread) -> Iterator[RawClient]:
 @pytest.fixture
 def stream() -> str:
     return f"s-{uuid.uuid4().hex}"
+
+
+@pytest.fixture
+def group(node: NodeThread, stream: str) -> Group:
+    """A name for a group of the test's stream."""
+    return Group(node, stream)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
