@@ -381,7 +381,9 @@ class Publisher:
         for task in tasks:
             task.cancel()
         try:
-            await asyncio.gather(*tasks, return_exceptions=True)
+            for outcome in await asyncio.gather(*tasks, return_exceptions=True):
+                if isinstance(outcome, Exception):
+                    LOG.error("The guard failed while the publisher ended: %r", outcome)
         finally:
             self._fail_all(ClientClosed("The publisher was closed before the server answered"))
             failed = self._failures.take()

@@ -323,6 +323,32 @@ class TestExpecting:
                 async with client.publisher(guard=Broken()) as publisher:
                     await publisher.send_tracked("s", NewEvent("t"))
 
+    async def test_a_guard_that_fails_while_the_publisher_ends(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        asked = asyncio.Event()
+
+        class Clumsy(Guard):
+            async def refused(self, *_: Any) -> Sequence[int | FastpumpError]:
+                asked.set()
+                try:
+                    await asyncio.sleep(LONG)
+                finally:
+                    raise ValueError("in its own cleaning up")
+
+        async with connected() as (client, link, _), serving(link, Streams({"s": 7}).answer):
+
+            async def publish() -> None:
+                async with client.publisher(guard=Clumsy()) as publisher:
+                    await publisher.send("s", NewEvent("t"))
+
+            task = soon(publish())
+            await asked.wait()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        assert "in its own cleaning up" in caplog.text
+
     async def test_a_guard_that_decides_when_it_is_too_late(self) -> None:
         class Slow(Guard):
             async def refused(
