@@ -8,27 +8,19 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from client.pages import record
+from client.following import node_and_client
 from client.peer import Link, Request, connected, eventually, outcome, reply_to, soon
+from client.subscribing import push, read_into
 
 import fastpump
 import fastpump.server
 from fastpump import Beginning, Client, End, Filter, NewEvent, Position, TcpCommand
 from fastpump.exceptions import AccessDenied, BadRequest, PayloadUnreadable, UsageError
-from fastpump.server import Node
 from fastpump.subscriptions import Subscription
 
 STREAM_A = Filter.stream_prefix("stream-a")
 READ = "FilteredReadAllEventsForward"
 SUBSCRIBE = "FilteredSubscribeToStream"
-
-
-@asynccontextmanager
-async def node_and_client(**options: Any) -> AsyncIterator[tuple[Node, Client]]:
-    options = {"username": "admin", "password": "changeit", "reconnect_delay": 0.01, **options}
-    async with fastpump.server.run() as node:
-        async with fastpump.connect(node.host, node.port, **options) as client:
-            yield node, client
 
 
 async def write(client: Client, letters: str) -> None:
@@ -45,11 +37,6 @@ async def take(subscription: Subscription, count: int) -> list[int]:
         if len(seen) == count:
             break
     return seen
-
-
-async def follow(subscription: Subscription, seen: list[Any]) -> None:
-    async for event in subscription.events:
-        seen.append(event.event_number)
 
 
 async def positions_of(client: Client) -> list[Position]:
@@ -75,7 +62,7 @@ async def test_filt_08_checkpoint_at_every_second_event(letters: str) -> None:
             filter=STREAM_A, checkpoint_interval=2, on_checkpoint=checkpoints.append
         ) as subscription:
             seen: list[Any] = []
-            following = soon(follow(subscription, seen))
+            following = soon(read_into(seen, subscription))
             await write(client, letters)
             await eventually(lambda: len(checkpoints) == 5)
             assert seen == list(range(letters.count("a")))
@@ -147,7 +134,7 @@ async def test_filt_09_checkpoints_of_history() -> None:
             on_checkpoint=checkpoints.append,
         ) as subscription:
             seen: list[Any] = []
-            following = soon(follow(subscription, seen))
+            following = soon(read_into(seen, subscription))
             assert await subscription.caught_up()
             assert seen == list(range(10))
             assert len(checkpoints) >= 10
@@ -163,7 +150,7 @@ async def check_resuming_anywhere(client: Client, turns: list[Any]) -> None:
                 turn, batch_size=1, filter=STREAM_A
             ) as resumed:
                 seen: list[Any] = []
-                following = soon(follow(resumed, seen))
+                following = soon(read_into(seen, resumed))
                 assert await resumed.caught_up()
                 assert seen == [turn for turn in turns[place:] if isinstance(turn, int)]
             await following
@@ -176,7 +163,7 @@ async def test_filt_10_from_history_into_live() -> None:
         async with await client.subscribe_to_all(
             Beginning, batch_size=1, filter=STREAM_A, on_checkpoint=turns.append
         ) as subscription:
-            following = soon(follow(subscription, turns))
+            following = soon(read_into(turns, subscription))
             assert await subscription.caught_up()
             await eventually(lambda: subscription.checkpoint == turns[-1])
             # The one on the switch to live: behind it everything is pushed.
@@ -212,7 +199,7 @@ async def test_filt_10_transactions(before: int) -> None:
         async with await client.subscribe_to_all(
             start, batch_size=1, filter=STREAM_A, on_checkpoint=turns.append
         ) as subscription:
-            following = soon(follow(subscription, turns))
+            following = soon(read_into(turns, subscription))
             assert await subscription.caught_up()
             await write_transaction()
             await write(client, "ab")
@@ -270,7 +257,7 @@ async def test_on_checkpoint_may_be_a_coroutine_function() -> None:
         async with await client.subscribe_to_all(
             filter=STREAM_A, checkpoint_interval=1, on_checkpoint=save
         ) as subscription:
-            following = soon(follow(subscription, turns))
+            following = soon(read_into(turns, subscription))
             await write(client, "aab")
             last = (await positions_of(client))[-1]
             await eventually(lambda: subscription.checkpoint == last and turns[-1] == "end")
@@ -417,16 +404,6 @@ async def test_links_are_filtered_by_their_own_names() -> None:
 # --- against a scripted server ---
 
 
-def pushed(request: Request, *numbers: int) -> bytes:
-    """Pushes for a request to subscribe; the event n is at position n + 1."""
-    frames = []
-    for number in numbers:
-        event = {"event": record("s", number), "commit_position": number + 1}
-        event["prepare_position"] = number + 1
-        frames.append(reply_to(request, "StreamEventAppeared", event=event))
-    return b"".join(frames)
-
-
 def checkpoint(request: Request, position: int) -> bytes:
     return reply_to(
         request, "CheckpointReached", commit_position=position, prepare_position=position
@@ -473,7 +450,7 @@ async def test_filt_10_once_more_when_it_turns_live() -> None:
         async with await client.subscribe_to_all(
             Beginning, filter=STREAM_A, on_checkpoint=checkpoints.append
         ) as subscription:
-            following = soon(follow(subscription, []))
+            following = soon(read_into([], subscription))
             request = await link.expect(READ)
             link.reply(request, next_commit_position=9, is_end_of_stream=True)
             request = await link.expect(SUBSCRIBE)
@@ -504,11 +481,11 @@ async def test_checkpoints_that_go_back() -> None:
     checkpoints: list[Position] = []
     async with subscribed(on_checkpoint=checkpoints.append) as (subscription, request, link):
         seen: list[Any] = []
-        following = soon(follow(subscription, seen))
+        following = soon(read_into(seen, subscription))
         for data in (
             checkpoint(request, 5),
             checkpoint(request, 3),
-            pushed(request, 9),
+            push(request, 9),
             checkpoint(request, 9),
             checkpoint(request, 10),
         ):
@@ -523,10 +500,10 @@ async def test_checkpoints_that_go_back() -> None:
 async def test_pushed_before_a_checkpoint_that_was_reached() -> None:
     async with subscribed() as (subscription, request, link):
         seen: list[Any] = []
-        following = soon(follow(subscription, seen))
+        following = soon(read_into(seen, subscription))
         link.send_raw(checkpoint(request, 5))
         await link.nothing_more()
-        link.send_raw(pushed(request, 3, 4, 5))
+        link.send_raw(push(request, 3, 4, 5))
         await link.nothing_more()
         assert seen == [5]
     await following
@@ -539,7 +516,7 @@ async def test_checkpoints_after_leaving_are_let_go() -> None:
         link.reply(request, last_commit_position=0)
         await (await subscribing).unsubscribe()
         await link.expect("UnsubscribeFromStream")
-        link.send_raw(checkpoint(request, 5) + pushed(request, 7) + checkpoint(request, 9))
+        link.send_raw(checkpoint(request, 5) + push(request, 7) + checkpoint(request, 9))
         link.reply(request, "SubscriptionDropped", reason=0)
         await link.nothing_more()
         assert client._dispatcher is not None

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pytest
-from grouplib import DROPPED_NOT_FOUND, OK, Group
+from grouplib import DROPPED_NOT_FOUND, OK, Group, until
 from nodelib import ADMIN, Fields, NodeThread, event
 
 from fastpump.server.groups.machine import NakAction
@@ -25,13 +24,6 @@ def write(node: NodeThread, stream: str, count: int) -> None:
         client.write_some(stream, count)
 
 
-def await_checkpoint(group: Group, content: bytes) -> None:
-    deadline = time.monotonic() + 5
-    while group.checkpoint() != content:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 def test_psub_30_a_checkpoint_survives(path: Path) -> None:
     with NodeThread(path) as node:
         write(node, "stream", 5)
@@ -39,7 +31,7 @@ def test_psub_30_a_checkpoint_survives(path: Path) -> None:
         group.create(**URGENT)
         with group.connect() as consumer:
             consumer.ack(consumer.take(5)[:3])
-            await_checkpoint(group, b"2")
+            until("there is a checkpoint", lambda: group.checkpoint() == b"2")
     with NodeThread(path) as node, Group(node, "stream").connect() as consumer:
         assert [push[:2] for push in consumer.take(2)] == [(3, 0), (4, 0)]
         write(node, "stream", 1)
@@ -91,7 +83,7 @@ def test_parked_events_survive(path: Path) -> None:
         group.create(**URGENT)
         with group.connect() as consumer:
             consumer.nak(consumer.take(2), NakAction.PARK)
-            await_checkpoint(group, b"1")
+            until("there is a checkpoint", lambda: group.checkpoint() == b"1")
     with NodeThread(path) as node:
         group = Group(node, "stream")
         with group.connect() as consumer:
