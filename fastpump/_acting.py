@@ -27,6 +27,7 @@ class ActingClient(Operating):
         self._dispatcher = _ActingOutlet(dispatcher, credential.auth_block)
         self._loop = client._loop
         self._futures = client._futures
+        self._writes = client._writes
         self._timeout = client._timeout
         self._require_master = client._require_master
 

@@ -17,11 +17,9 @@ cdef class Futures:
         loop: the event loop they belong to.
     """
 
-    cdef dict arguments
-
     def __init__(self, loop):
         self.arguments = {"loop": loop}
 
-    def new(self):
+    cpdef object new(self):
         """A new future."""
         return PyObject_Call(new_future, NO_ARGUMENTS, self.arguments)

@@ -30,12 +30,13 @@ cdef class NewEventData:
     cdef unsigned char[16] wire_id
 
 
-cdef NewEventData new_event(object type, object id, object data, object metadata)
+cdef int id_to_wire(object id, unsigned char* wire) except -1
 cdef NewEventData new_event_of(object event, Py_ssize_t index)
 cdef const char* utf8_of(object text, str argument, Py_ssize_t index, Py_ssize_t* size) except NULL
 cdef object body_of(object value, str field, Py_ssize_t index, bint* is_json)
 cdef int fill(
-    Part* part, NewEventData event, object data, bint is_json, object metadata, Py_ssize_t index
+    Part* part, const unsigned char* id, object type, object data, bint is_json, object metadata,
+    Py_ssize_t index,
 ) except -1
 cdef int prepare(Part* part, NewEventData event, Py_ssize_t index, list alive) except -1
 cdef unsigned char* write_part(

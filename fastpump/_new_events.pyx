@@ -91,18 +91,22 @@ cdef class NewEventData:
         return f"<NewEventData {self.type!r}, {self.id}>"
 
 
+cdef int id_to_wire(object id, unsigned char* wire) except -1:
+    """Write the id of an event; None stands for a new random one."""
+    if id is None:
+        return random_id_to_wire(wire)
+    if not isinstance(id, UUID):
+        raise UsageError("id", f"must be a UUID, not {id.__class__.__name__}")
+    if id.int == 0:
+        raise UsageError("id", "must not be the all-zero UUID")
+    return uuid_to_wire(id, wire)
+
+
 cdef int set_fields(
     NewEventData event, object id, object type, object data, object metadata
 ) except -1:
     cdef unsigned char[16] wire_id
-    if id is None:
-        random_id_to_wire(wire_id)
-    elif not isinstance(id, UUID):
-        raise UsageError("id", f"must be a UUID, not {id.__class__.__name__}")
-    elif id.int == 0:
-        raise UsageError("id", "must not be the all-zero UUID")
-    else:
-        uuid_to_wire(id, wire_id)
+    id_to_wire(id, wire_id)
     if event.type is not None:             # since before, or since its id was asked for its bytes
         raise TypeError("an event does not change")
     memcpy(event.wire_id, wire_id, 16)
@@ -126,10 +130,6 @@ def NewEvent(type, id=None, data=None, metadata=None):
     Raises:
         UsageError: the id is not a UUID, or all zero.
     """
-    return new_event(type, id, data, metadata)
-
-
-cdef NewEventData new_event(object type, object id, object data, object metadata):
     cdef NewEventData event = NewEventData.__new__(NewEventData)
     set_fields(event, id, type, data, metadata)
     return event
@@ -195,26 +195,27 @@ cdef int prepare(Part* part, NewEventData event, Py_ssize_t index, list alive) e
     if event.metadata is not None:
         metadata = body_of(event.metadata, "metadata", index, &ignored)
         alive.append(metadata)
-    return fill(part, event, data, is_json, metadata, index)
+    return fill(part, event.wire_id, event.type, data, is_json, metadata, index)
 
 
 cdef int fill(
-    Part* part, NewEventData event, object data, bint is_json, object metadata, Py_ssize_t index
+    Part* part, const unsigned char* id, object type, object data, bint is_json, object metadata,
+    Py_ssize_t index,
 ) except -1:
-    """Let `part` be the event with these bodies, which are bytes; it points to all of them.
+    """Let `part` be an event of this, the bodies being bytes; it points to all of it.
 
     `index` is the event's place in a list, or what stands for it: see the .pxd. Nothing is asked of
     subclasses of str: their answers may be anything, and `part` points to what they could change.
     """
-    part.id = event.wire_id
-    part.type = utf8_of(event.type, "type", index, &part.type_size)
+    part.id = id
+    part.type = utf8_of(type, "type", index, &part.type_size)
     part.is_json = is_json
     part.data = PyBytes_AS_STRING(data)
     part.data_size = PyBytes_GET_SIZE(data)
     part.has_metadata = metadata is not None
     part.metadata = PyBytes_AS_STRING(metadata) if part.has_metadata else NULL
     part.metadata_size = PyBytes_GET_SIZE(metadata) if part.has_metadata else 0
-    if part.data_size + part.metadata_size + 2 * PyUnicode_GET_LENGTH(event.type) > max_event_size:
+    if part.data_size + part.metadata_size + 2 * PyUnicode_GET_LENGTH(type) > max_event_size:
         raise refuse(
             "data", index, f"the event is over the server's limit of {max_event_size} bytes"
         )

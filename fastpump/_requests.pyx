@@ -24,8 +24,7 @@ from fastpump._events cimport Event, received_id_to_wire
 from fastpump._framing cimport new_frame
 from fastpump._ids cimport uuid_to_wire
 from fastpump._new_events cimport (
-    ARGUMENTS, NewEventData, Part, body_of, fill, new_event, new_event_of, prepare, utf8_of,
-    write_part,
+    ARGUMENTS, Part, body_of, fill, id_to_wire, new_event_of, prepare, utf8_of, write_part,
 )
 from fastpump._packing cimport Batch
 from fastpump._varint cimport (
@@ -144,11 +143,12 @@ cpdef bytes encode_write_event(
     cdef Part part
     cdef bint is_json = False
     cdef bint ignored = False
-    cdef NewEventData event = new_event(type, id, data, metadata)
+    cdef unsigned char[16] wire_id
+    id_to_wire(id, wire_id)
     cdef object body = body_of(data, "data", ARGUMENTS, &is_json)
     if metadata is not None:
         metadata = body_of(metadata, "metadata", ARGUMENTS, &ignored)
-    fill(&part, event, body, is_json, metadata, ARGUMENTS)
+    fill(&part, wire_id, type, body, is_json, metadata, ARGUMENTS)
     return write_frame(
         correlation_id, stream, expected_version, &part, 1, require_master, auth
     )

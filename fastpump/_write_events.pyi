@@ -3,8 +3,9 @@ from uuid import UUID
 
 from fastpump._commands import Command
 from fastpump._framing import Frame
+from fastpump._futures import Futures
 from fastpump._ids import CorrelationIds
-from fastpump._operation import Retry, Waiter
+from fastpump._operation import Retry
 from fastpump._operations import Change
 
 class WriteEvents(Change):
@@ -12,15 +13,17 @@ class WriteEvents(Change):
     def is_reply(self, frame: Frame) -> bool: ...
     def on_reply(self, frame: Frame, retry: Retry) -> None: ...
 
-def write_of_event(
-    ids: CorrelationIds,
-    waiter: Waiter,
-    timeout: float,
-    stream: str,
-    expected_version: int,
-    type: str,
-    data: Any,
-    metadata: Any,
-    id: UUID | None,
-    require_master: bool,
-) -> WriteEvents: ...
+class EventWrites:
+    def __init__(
+        self, ids: CorrelationIds, futures: Futures, timeout: float, require_master: bool
+    ) -> None: ...
+    def new(
+        self,
+        stream: str,
+        expected_version: int,
+        type: str,
+        data: Any,
+        metadata: Any,
+        id: UUID | None,
+        require_master: bool | None,
+    ) -> WriteEvents: ...

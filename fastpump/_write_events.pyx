@@ -3,6 +3,7 @@
 from libc.stdint cimport int64_t
 
 from fastpump._framing cimport Frame
+from fastpump._futures cimport Futures
 from fastpump._ids cimport CorrelationIds
 from fastpump._operations cimport Change
 from fastpump._replies cimport WriteResult, decode_write_completed
@@ -30,18 +31,39 @@ cdef class WriteEvents(Change):
             self.settle(written.result, written.message, None, retry, written.current_version)
 
 
-def write_of_event(
-    CorrelationIds ids not None, waiter, double timeout, stream,
-    int64_t expected_version, type, data, metadata, id, bint require_master,
-):
-    """The write of one event; its first arguments are `Operation`'s, its last ones `NewEvent`'s."""
-    cdef WriteEvents write = WriteEvents.__new__(WriteEvents)
-    write.correlation_id = ids.next()
-    write.frame = encode_write_event(
-        write.correlation_id, stream, expected_version, type, data, metadata, id, require_master
-    )
-    write.waiter = waiter
-    write.timeout = timeout
-    write.stream = stream
-    write.number = expected_version
-    return write
+cdef class EventWrites:
+    """Makes the writes of single events.
+
+    Args:
+        ids, futures: where their correlation ids and waiters come from.
+        timeout: as for `Operation`.
+        require_master: what holds for a write that does not say itself.
+    """
+
+    cdef CorrelationIds ids
+    cdef Futures futures
+    cdef double timeout
+    cdef bint require_master
+
+    def __init__(
+        self, CorrelationIds ids not None, Futures futures not None, double timeout,
+        bint require_master,
+    ):
+        self.ids = ids
+        self.futures = futures
+        self.timeout = timeout
+        self.require_master = require_master
+
+    def new(self, stream, int64_t expected_version, type, data, metadata, id, require_master):
+        """A write of one event, the arguments of which are those of `NewEvent`."""
+        cdef WriteEvents write = WriteEvents.__new__(WriteEvents)
+        write.correlation_id = self.ids.next()
+        write.frame = encode_write_event(
+            write.correlation_id, stream, expected_version, type, data, metadata, id,
+            self.require_master if require_master is None else require_master,
+        )
+        write.waiter = self.futures.new()
+        write.timeout = self.timeout
+        write.stream = stream
+        write.number = expected_version
+        return write

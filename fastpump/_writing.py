@@ -9,7 +9,7 @@ from uuid import UUID
 from fastpump._arguments import check_callback, check_expected_version, check_number, collect
 from fastpump._requesting import Requesting
 from fastpump._requests import encode_write_events
-from fastpump._write_events import WriteEvents, write_of_event
+from fastpump._write_events import EventWrites, WriteEvents
 from fastpump.exceptions import StreamDeleted, UsageError, WrongExpectedVersion
 from fastpump.guard import Guard
 from fastpump.messages import (
@@ -21,12 +21,16 @@ from fastpump.messages import (
 )
 from fastpump.publisher import OnFailure, OnResult, Publisher
 
+ANY = ExpectedVersion.Any
+
 MAX_BATCH_BYTES = 32 * 1024 * 1024
 """A batch of that and the event that made it full fit into a frame."""
 
 
 class Writing(Requesting):
     """Publish events, singly or in batches."""
+
+    _writes: EventWrites
 
     async def publish_event(
         self,
@@ -57,27 +61,16 @@ class Writing(Requesting):
         >>> await client.publish_event("account-7", "opened", {"owner": "Ada"})
         """
         dispatcher = self._dispatcher or self._not_connected()
-        if expected_version != -2:
+        if expected_version is not ANY:
             check_expected_version(expected_version)
-        waiter = self._futures.new()
-        write = write_of_event(
-            dispatcher.correlation_ids,
-            waiter,
-            self._timeout,
-            stream,
-            expected_version,
-            type,
-            body,
-            metadata,
-            id,
-            self._require_master if require_master is None else require_master,
-        )
+        write = self._writes.new(stream, expected_version, type, body, metadata, id, require_master)
         # What `_perform` does, without a coroutine of its own: this is the call that ingest
         # workers make hundreds of thousands of times a second.
+        waiter = write.waiter
         if dispatcher.is_full:
             await dispatcher.room()
         dispatcher.start(write)
-        result: WriteResult = await waiter
+        result: WriteResult = await waiter  # type: ignore[misc]  # its future
         return result
 
     async def publish(
