@@ -1,3 +1,4 @@
+# cython: nonecheck=True
 """The write of events as an operation: hundreds of thousands a second are made and answered."""
 
 from libc.stdint cimport int64_t
@@ -45,10 +46,7 @@ cdef class EventWrites:
     cdef double timeout
     cdef bint require_master
 
-    def __init__(
-        self, CorrelationIds ids not None, Futures futures not None, double timeout,
-        bint require_master,
-    ):
+    def __init__(self, CorrelationIds ids, Futures futures, double timeout, bint require_master):
         self.ids = ids
         self.futures = futures
         self.timeout = timeout
