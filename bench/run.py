@@ -93,7 +93,10 @@ def measure(chosen: argparse.Namespace, load: Load, rounds: int) -> Results:
         tools.install_photonpump()
     tools.compiled("limit")
     names = {server: names_of(server, chosen.rows) for server in SERVERS}
-    with tools.answering_server(load.events) as port, NodeProcess() as node_in_memory:
+    with (
+        NodeProcess() as node_in_memory,
+        tools.answering_server(load.events, on_its_core=True) as port,
+    ):
         ports = {"answering": port, "node": node_in_memory.port}
         for number in range(1, rounds + 1):
             for who in participants:

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -126,8 +126,30 @@ def unpack(archive: Path) -> None:
 
 
 @contextmanager
-def answering_server(events: int) -> Iterator[int]:
-    """The port of an answering server with `events` events; it ends with the block."""
+def apart(pid: int) -> Iterator[None]:
+    """Keep a process on one core, and this one with whatever it starts on the others.
+
+    Where the system places them itself, client and server may share a core for a second or more.
+    Nothing happens where there is one core, or where the system lets nobody choose.
+    """
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    if len(cores) < 2:
+        yield
+        return
+    os.sched_setaffinity(pid, cores[:1])
+    os.sched_setaffinity(0, cores[1:])
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, cores)
+
+
+@contextmanager
+def answering_server(events: int, *, on_its_core: bool = False) -> Iterator[int]:
+    """The port of an answering server with `events` events; it ends with the block.
+
+    It can have a core of its own, see `apart`.
+    """
     with subprocess.Popen(
         [str(compiled("answering_server")), str(events)],
         stdin=subprocess.PIPE,
@@ -140,6 +162,7 @@ def answering_server(events: int) -> Iterator[int]:
         if not port:
             raise ToolError("the answering server did not start")
         try:
-            yield int(port)
+            with apart(server.pid) if on_its_core else nullcontext():
+                yield int(port)
         finally:
             server.stdin.close()
