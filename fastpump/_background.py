@@ -6,8 +6,8 @@ import asyncio
 import os
 import threading
 from collections.abc import Callable, Coroutine
-from concurrent.futures import CancelledError
-from typing import Any, ParamSpec, TypeVar
+from contextlib import suppress
+from typing import Any, Generic, ParamSpec, TypeVar
 
 from fastpump._run import run
 from fastpump.exceptions import ClientClosed, UsageError
@@ -15,16 +15,82 @@ from fastpump.exceptions import ClientClosed, UsageError
 P = ParamSpec("P")
 T = TypeVar("T")
 
+# A signal that comes just before a thread begins to wait for a lock does not end that wait.
+LONGEST_DEAF_WAIT = 0.1
+
+
+class Latch:
+    """What one thread waits for and another one opens, once.
+
+    Neither threading.Event nor concurrent.futures.Future: what they lock, they lock in Python code,
+    and a Ctrl-C in the middle of it leaves it locked, to the one who would have opened it as well.
+    """
+
+    def __init__(self) -> None:
+        self._closed = threading.Lock()
+        self._closed.acquire()
+
+    def open(self) -> None:
+        self._closed.release()
+
+    def wait(self) -> bool:
+        """Whether it was opened in the next 0.1 seconds."""
+        return self._closed.acquire(timeout=LONGEST_DEAF_WAIT)
+
+
+class Call(Generic[T]):
+    """A coroutine that one thread has another one's loop run.
+
+    The loop's thread calls `begin` and `cancel`; the one that waits calls `result` as soon as
+    `ended` is open.
+    """
+
+    def __init__(self, coroutine: Coroutine[Any, Any, T]) -> None:
+        self.ended = Latch()
+        self._coroutine = coroutine
+        self._task: asyncio.Task[T] | None = None
+        self._error: BaseException | None = None
+        self._result: T
+
+    def begin(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._coroutine)
+        self._task.add_done_callback(self._end)
+
+    def cancel(self) -> None:
+        if self._task is None:
+            self._coroutine.close()
+        else:
+            self._task.cancel()
+
+    def result(self) -> T:
+        if self._error is not None:
+            try:
+                raise self._error
+            finally:
+                self._error = None  # which would hold the traceback that holds this frame
+        return self._result
+
+    def _end(self, task: asyncio.Task[T]) -> None:
+        self._task = None  # so that it is this thread that lets go of it
+        if task.cancelled():
+            self._error = ClientClosed("The client was closed")
+        elif (error := task.exception()) is not None:
+            self._error = error
+        else:
+            self._result = task.result()
+        self.ended.open()
+
 
 class BackgroundLoop:
     """The fastest loop there is, running in a daemon thread until `stop()`."""
 
     def __init__(self) -> None:
         self.pid = os.getpid()
-        self._is_running = threading.Event()
+        self._is_running = Latch()
+        self._has_ended = False  # Thread.is_alive, interrupted, says ever after that it is not
         self._thread = threading.Thread(target=self._main, name="fastpump", daemon=True)
         self._thread.start()
-        self._is_running.wait()
+        self._wait_for(self._is_running)
 
     def run(
         self,
@@ -41,13 +107,15 @@ class BackgroundLoop:
             UsageError: called in the loop's thread, which would wait for itself.
         """
         self._check()
-        future = asyncio.run_coroutine_threadsafe(operation(*args, **kwargs), self._loop)
+        call = Call(operation(*args, **kwargs))
         try:
-            return future.result()
-        except CancelledError:
-            raise ClientClosed("The client was closed") from None
-        finally:
-            future.cancel()
+            self._soon(call.begin)
+            self._wait_for(call.ended)
+        except BaseException:
+            with suppress(ClientClosed):
+                self._soon(call.cancel)
+            raise
+        return call.result()
 
     def post(
         self,
@@ -59,12 +127,12 @@ class BackgroundLoop:
 
         Unlike `run` this is possible wherever the garbage collector may be at work.
         """
-        if self.pid == os.getpid() and self._thread.is_alive():
+        if self.pid == os.getpid() and not self._has_ended:
             asyncio.run_coroutine_threadsafe(operation(*args, **kwargs), self._loop)
 
     def stop(self) -> None:
         """Cancel what still runs and end the thread. For the thread that holds the last client."""
-        if self.pid == os.getpid() and self._thread.is_alive():
+        if self.pid == os.getpid() and not self._has_ended:
             self._loop.call_soon_threadsafe(self._stopped.set)
             self._thread.join()
 
@@ -73,16 +141,32 @@ class BackgroundLoop:
             raise ClientClosed("The client was connected before this process was forked from it")
         if threading.current_thread() is self._thread:
             raise UsageError("client", "is blocking, and was called in a callback of its own loop")
-        if not self._thread.is_alive():
+        self._check_runs()
+
+    def _check_runs(self) -> None:
+        if self._has_ended:
             raise ClientClosed("The client was closed")
 
+    def _soon(self, callback: Callable[[], None]) -> None:
+        try:
+            self._loop.call_soon_threadsafe(callback)
+        except RuntimeError:  # it was closed since the check
+            raise ClientClosed("The client was closed") from None
+
+    def _wait_for(self, latch: Latch) -> None:
+        while not latch.wait():
+            self._check_runs()
+
     def _main(self) -> None:
-        run(self._until_stopped())
+        try:
+            run(self._until_stopped())
+        finally:
+            self._has_ended = True
 
     async def _until_stopped(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._stopped = asyncio.Event()
-        self._is_running.set()
+        self._is_running.open()
         await self._stopped.wait()
 
 

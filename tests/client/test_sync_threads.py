@@ -8,9 +8,10 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -81,22 +82,49 @@ def test_closing_ends_what_waits_for_something_else(node: fastpump.server.Node) 
             waiting.result(PATIENCE)
 
 
-class Interrupt(Exception):
+class Interrupt(BaseException):
     """What the signal of a timer raises, as Ctrl-C raises KeyboardInterrupt."""
 
 
 @contextmanager
-def interrupted_while_waiting() -> Iterator[None]:
+def interrupted_by(signalling: Callable[[], object]) -> Iterator[None]:
     def interrupt(*_: Any) -> None:
         raise Interrupt
 
     before = signal.signal(signal.SIGALRM, interrupt)
     try:
-        signal.setitimer(signal.ITIMER_REAL, 0.1)
         with pytest.raises(Interrupt):
+            signalling()
             yield
     finally:
         signal.signal(signal.SIGALRM, before)
+
+
+def interrupted_while_waiting() -> AbstractContextManager[None]:
+    return interrupted_by(lambda: signal.setitimer(signal.ITIMER_REAL, 0.1))
+
+
+def interrupted_at(instruction: int, call: Callable[[], object]) -> bool:
+    """Whether a call has so many instructions; it is interrupted at that one."""
+    left = instruction
+
+    def trace(frame: FrameType, event: str, _: object) -> Any:
+        nonlocal left
+        frame.f_trace_opcodes = True
+        left -= event == "opcode"
+        if left == 0:
+            raise Interrupt
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        call()
+    except Interrupt:
+        return True
+    finally:
+        sys.settrace(before)
+    return False
 
 
 has_timers = pytest.mark.skipif(
@@ -127,6 +155,39 @@ def test_what_an_interrupted_wait_waited_for_is_cancelled() -> None:
     with interrupted_while_waiting():
         loop.run(work)
     assert ended.wait(PATIENCE)
+    loop.stop()
+
+
+@has_timers
+def test_a_signal_that_does_not_end_the_wait_is_seen_all_the_same() -> None:
+    """As one that comes just before the wait; here another thread is the one that it wakes."""
+    loop, waited = BackgroundLoop(), threading.Event()
+
+    async def work() -> None:
+        await asyncio.sleep(PATIENCE)
+        waited.set()
+
+    def signalled() -> None:
+        signal.pthread_kill(threading.get_ident(), signal.SIGALRM)
+
+    thread = threading.Timer(0.1, signalled)
+    with interrupted_by(thread.start):
+        loop.run(work)
+    assert not waited.is_set()
+    thread.join()
+    loop.stop()
+
+
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")
+@pytest.mark.parametrize("seconds", [0, 0.001])
+def test_an_interrupt_at_any_instruction_leaves_the_loop_usable(seconds: float) -> None:
+    loop = BackgroundLoop()
+    instruction = 1
+    with ThreadPoolExecutor(1) as pool:
+        while interrupted_at(instruction, lambda: loop.run(asyncio.sleep, seconds)):
+            pool.submit(loop.run, asyncio.sleep, 0).result(PATIENCE)
+            instruction += 1
+    assert instruction > 100
     loop.stop()
 
 
