@@ -25,7 +25,7 @@ from fastpump._framing import Frame, Framer, encode_frame
 
 from report import amount, line, machine, ratio
 from rows import QUICK, STREAM, Load
-from run import WINDOW, positive
+from run import WINDOW
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -119,7 +119,7 @@ def run_on(loop_name: str, kind: type[Receiver], port: int, load: Load) -> float
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=positive, default=5)
+    parser.add_argument("--rounds", type=tools.positive, default=5)
     parser.add_argument("--quick", action="store_true", help="see that it runs")
     chosen = parser.parse_args()
     load = QUICK if chosen.quick else Load()

@@ -51,3 +51,11 @@ def test_the_replays() -> None:
     report = run("replays.py", "--quick")
     assert "| 20 streams of 1,000 events, as NDJSON |" in report
     assert "| the log of 1,000 events, counted, far away |" in report
+
+
+def test_the_stages() -> None:
+    assert "| JSON: `event.json()` |" in run("stages.py", "--quick")
+
+
+def test_the_ways_of_receiving() -> None:
+    assert "| uvloop |" in run("receive.py", "--quick", "--rounds", "1")
