@@ -84,6 +84,6 @@ setup(
         *extensions(
             CYTHON, ".pyx", boundscheck=DEBUG, nonecheck=DEBUG, wraparound=False, cdivision=True
         ),
-        *extensions(PYTHON, ".py", nonecheck=DEBUG, annotation_typing=False),
+        *extensions(PYTHON, ".py", nonecheck=True, annotation_typing=False),
     ],
 )

@@ -155,7 +155,10 @@ class BackgroundLoop:
 
     def _wait_for(self, latch: Latch) -> None:
         while not latch.wait():
-            self._check_runs()
+            if (
+                self._has_ended and not latch.wait()
+            ):  # the last thing it did may have been to open it
+                self._check_runs()
 
     def _main(self) -> None:
         try:

@@ -10,7 +10,7 @@ from fastpump._operation cimport Operation
 cdef class Dispatcher:
     cdef public bint is_full
     cdef public Py_ssize_t unknown_frames
-    cdef public CorrelationIds correlation_ids
+    cdef readonly CorrelationIds correlation_ids
     cdef public object follow
     cdef object _clock
     cdef Py_ssize_t _max_in_flight

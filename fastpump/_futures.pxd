@@ -2,6 +2,8 @@
 
 
 cdef class Futures:
+    cdef object create_future
+    cdef bint are_asyncios
     cdef dict arguments
 
     cpdef object new(self)

@@ -2,7 +2,8 @@
 
 A write to the system takes far longer than making a frame, so frames are written together at the
 end of the turn they were made in. Who makes one at a time, as a loop that awaits each answer does,
-would wait for that end for nothing: a frame is written at once if the turn before had just one.
+would wait for that end for nothing: a frame that is the first one since something was received is
+written at once, if there was just one between that and what was received before.
 """
 
 cdef enum:
@@ -52,10 +53,12 @@ cdef class Outbox:
 
     cpdef object flush(self):
         """Write what waits; without a connection it is gone."""
-        if self.frames and self.transport is not None:
-            self.transport.write(
-                self.frames[0] if len(self.frames) == 1 else b"".join(self.frames)
-            )
-            self.traffic.sent += self.size
+        if not self.frames:
+            return
+        cdef bytes gathered = self.frames[0] if len(self.frames) == 1 else b"".join(self.frames)
+        # Before the write, which would otherwise leave all of it here if it raised.
         self.frames.clear()
         self.size = 0
+        if self.transport is not None:
+            self.transport.write(gathered)
+            self.traffic.sent += len(gathered)

@@ -1,8 +1,8 @@
 """The asyncio side of one TCP connection.
 
-It owns the transport, what waits to be written, and when something was last heard. Frames go to the
-`on_frames` it is given; what they mean it does not know, heartbeats excepted: those are answered
-here, before anything else, so that a busy program does not lose its connection.
+It owns the transport, its outbox, and when something was last heard. Frames go to the `on_frames`
+it is given; what they mean it does not know, heartbeats excepted: those are answered here, before
+anything else, so that a busy program does not lose its connection.
 """
 
 from __future__ import annotations

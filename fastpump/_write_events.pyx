@@ -19,7 +19,7 @@ cdef enum:
 cdef class WriteEvents(Change):
     """Ends with a WriteResult. Sent again it is not written again: the event ids are the same."""
 
-    reply = Command.WriteEventsCompleted
+    reply = Command(WRITE_EVENTS_COMPLETED)
 
     cpdef bint is_reply(self, Frame frame) except -1:
         return frame.command == WRITE_EVENTS_COMPLETED
@@ -32,7 +32,7 @@ cdef class WriteEvents(Change):
             self.settle(written.result, written.message, None, retry, written.current_version)
 
 
-cdef class EventWrites:
+cdef class SingleWrites:
     """Makes the writes of single events.
 
     Args:
@@ -54,6 +54,7 @@ cdef class EventWrites:
 
     def new(self, stream, int64_t expected_version, type, data, metadata, id, require_master):
         """A write of one event, the arguments of which are those of `NewEvent`."""
+        # Its __init__ takes half as long as all of this. What is not set is zero, as there.
         cdef WriteEvents write = WriteEvents.__new__(WriteEvents)
         write.correlation_id = self.ids.next()
         write.frame = encode_write_event(

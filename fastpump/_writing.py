@@ -9,7 +9,7 @@ from uuid import UUID
 from fastpump._arguments import check_callback, check_expected_version, check_number, collect
 from fastpump._requesting import Requesting
 from fastpump._requests import encode_write_events
-from fastpump._write_events import EventWrites, WriteEvents
+from fastpump._write_events import SingleWrites, WriteEvents
 from fastpump.exceptions import StreamDeleted, UsageError, WrongExpectedVersion
 from fastpump.guard import Guard
 from fastpump.messages import (
@@ -30,7 +30,7 @@ MAX_BATCH_BYTES = 32 * 1024 * 1024
 class Writing(Requesting):
     """Publish events, singly or in batches."""
 
-    _writes: EventWrites
+    _writes: SingleWrites
 
     async def publish_event(
         self,

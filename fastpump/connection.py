@@ -21,7 +21,7 @@ from fastpump._futures import Futures
 from fastpump._operating import Operating
 from fastpump._settings import ConnectionSettings, context_for
 from fastpump._statistics import ClientStats
-from fastpump._write_events import EventWrites
+from fastpump._write_events import SingleWrites
 from fastpump.connection_events import ConnectionEvent, Listeners
 from fastpump.discovery import RetryPolicy, Selector, prefer_read_only_replica, select_random
 from fastpump.exceptions import ClientClosed, UsageError
@@ -104,7 +104,7 @@ class Client(Operating):
         self._loop = asyncio.get_running_loop()
         self._futures = Futures(self._loop)
         dispatcher = Dispatcher(self._settings)
-        self._writes = EventWrites(
+        self._writes = SingleWrites(
             dispatcher.correlation_ids, self._futures, self._timeout, self._require_master
         )
         self._connector = Connector(

@@ -383,7 +383,7 @@ class Publisher:
         try:
             for outcome in await asyncio.gather(*tasks, return_exceptions=True):
                 if isinstance(outcome, Exception):
-                    LOG.error("The guard failed while the publisher ended: %r", outcome)
+                    LOG.error("The publisher's work failed while it ended: %r", outcome)
         finally:
             self._fail_all(ClientClosed("The publisher was closed before the server answered"))
             failed = self._failures.take()

@@ -76,6 +76,7 @@ class Processes:
 
     def __init__(self, plans: Sequence[Plan]) -> None:
         self._workers = [_Worker(plan) for plan in plans]
+        self._error: Exception | None = None  # the first one for which all were stopped
 
     def report(self) -> Report:
         """How far all of them are together."""
@@ -89,8 +90,9 @@ class Processes:
 
         Raises:
             ReplayFailed: some streams could not be read; the others were.
-            ProcessFailed: a process ended without a word; the others were stopped.
-            FastpumpError, OSError: nothing more could be read, or written.
+            ProcessFailed: a process ended without a word; the others were stopped, and killed if
+                they had not ended 5 seconds later.
+            FastpumpError, OSError: nothing more could be read, or written. The same.
         """
         with ThreadPoolExecutor(len(self._workers), "fastpump-replay") as listeners:
             try:
@@ -116,9 +118,15 @@ class Processes:
     async def _follow(self, worker: _Worker, listeners: Executor) -> None:
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(listeners, worker.listen)
-        if worker.error is not None and not isinstance(worker.error, ReplayFailed):
-            self._stop()
-            loop.call_later(GRACE, self._kill)
+        if (
+            worker.error is None
+            or isinstance(worker.error, ReplayFailed)
+            or self._error is not None
+        ):
+            return
+        self._error = worker.error
+        self._stop()
+        loop.call_later(GRACE, self._kill)
 
     def _stop(self) -> None:
         for worker in self._workers:
@@ -129,12 +137,12 @@ class Processes:
             worker.kill()
 
     def _raise_errors(self) -> None:
+        if self._error is not None:
+            raise self._error
         failures: dict[str, FastpumpError] = {}
         for worker in self._workers:
             if isinstance(worker.error, ReplayFailed):
                 failures |= worker.error.failures
-            elif worker.error is not None:
-                raise worker.error
         if failures:
             raise ReplayFailed(failures)
 

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from client.pages import all_page
-from client.peer import Link, Peer, Request, eventually, serving, soon
+from client.peer import Link, Peer, Request, eventually, reply_to, serving, soon
 from clilib import ENVIRONMENT, PATIENCE, Run, Served, Start
 
 import fastpump
@@ -29,6 +29,7 @@ from fastpump.cli._processes import Processes, ProcessFailed, shared
 from fastpump.cli._progress import INTERVAL
 from fastpump.cli._replay import Plan
 from fastpump.cli.app import app
+from fastpump.exceptions import ReadError
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are found in /proc")
 
@@ -309,14 +310,30 @@ async def test_a_process_that_is_killed_is_reported(
             assert not positions(output)
 
 
-async def test_a_process_that_hangs_while_another_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("failing", [0, 1], ids=["the first", "the second"])
+async def test_a_process_that_hangs_while_another_fails(
+    failing: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answer(request: Request) -> bytes | None:
+        if failing != (request.fields["commit_position"] >= COUNT // 2):
+            return None
+        children = sorted(multiprocessing.active_children(), key=lambda child: child.pid or 0)
+        os.kill(children[1 - failing].pid or 0, signal.SIGSTOP)
+        return reply_to(request, result=2, error="the disk is full")
+
     monkeypatch.setattr(_processes, "GRACE", 0.2)
+    async with serving_log(0) as log:
+        log.answer = answer  # type: ignore[method-assign]
+        with pytest.raises(ReadError, match="the disk is full"):
+            await in_two_processes(log).run()
+        assert not multiprocessing.active_children()
+
+
+async def test_a_process_that_ends_without_a_word() -> None:
     async with serving_log(0) as log:
         running = soon(in_two_processes(log).run())
         await eventually(lambda: len(log.links) == 2)
-        failing, hanging = multiprocessing.active_children()
-        os.kill(hanging.pid or 0, signal.SIGSTOP)
-        failing.kill()
+        multiprocessing.active_children()[0].kill()
         with pytest.raises(ProcessFailed, match="exit code -9"):
             await running
         assert not multiprocessing.active_children()

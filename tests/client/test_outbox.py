@@ -119,6 +119,17 @@ def test_without_a_connection_they_are_gone(link: Link) -> None:
     assert link.traffic.sent == 0
 
 
+def test_a_write_that_raises_holds_up_nothing_after_it(link: Link, monkeypatch: Any) -> None:
+    def write(data: bytes) -> None:
+        raise RuntimeError("closing")
+
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError):
+        patch.setattr(link, "write", write)
+        link.turn(b"a")
+    assert link.turn(b"b") == [b"b"]
+    assert link.traffic.sent == 1
+
+
 def test_what_is_written_is_counted(link: Link) -> None:
     link.turn(b"abc", b"de")
     assert link.traffic.sent == 5

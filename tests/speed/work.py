@@ -23,7 +23,7 @@ from fastpump._protocol import ConnectionProtocol
 from fastpump._requests import encode_write_events
 from fastpump._settings import ConnectionSettings
 from fastpump._statistics import Traffic
-from fastpump._write_events import EventWrites, WriteEvents
+from fastpump._write_events import SingleWrites, WriteEvents
 from fastpump._writing import Writing
 from fastpump.messages import Event, EventRecord, Events, NewEvent
 
@@ -154,7 +154,7 @@ class Client(Writing):
         self._timeout = settings.operation_timeout
         self._require_master = False
         self._dispatcher = dispatcher = Dispatcher(settings)
-        self._writes = EventWrites(dispatcher.correlation_ids, self._futures, self._timeout, False)
+        self._writes = SingleWrites(dispatcher.correlation_ids, self._futures, self._timeout, False)
         self.link = ConnectionProtocol(
             on_frames=dispatcher.dispatch,
             on_lost=lambda protocol, error: None,
