@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from client.pages import record
 from client.peer import Link, Peer, Request, connected, reply_to, soon
 
+from fastpump import Client
 from fastpump.subscriptions import Subscription
 
 READ = "ReadStreamEventsForward"
@@ -38,6 +40,19 @@ async def read_into(seen: list[int], subscription: Subscription) -> None:
 
 async def next_number(subscription: Subscription) -> int:
     return (await anext(subscription.events)).event_number
+
+
+async def following_from(client: Client, link: Link, start: int) -> asyncio.Task[None]:
+    """Somebody who waits for an event of "s", and is told of no history: it subscribes next."""
+
+    async def follow() -> None:
+        async with await client.subscribe_to("s", start) as subscription:
+            await next_number(subscription)
+
+    following = soon(follow())
+    if start >= 0:
+        link.reply(await link.expect(READ), result=1)
+    return following
 
 
 async def confirm(link: Link, last: int = -1, commit: int = 0) -> Request:

@@ -8,7 +8,16 @@ from typing import Any
 import pytest
 from client.pages import all_page, events_of, record, stream_page
 from client.peer import connected, outcome, reply_to, soon
-from client.subscribing import GARBAGE, READ, confirm, next_number, push, read_into, volatile
+from client.subscribing import (
+    GARBAGE,
+    READ,
+    confirm,
+    following_from,
+    next_number,
+    push,
+    read_into,
+    volatile,
+)
 
 import fastpump
 from fastpump import Beginning
@@ -119,14 +128,7 @@ async def test_what_is_under_way_after_unsubscribe_is_not_unknown() -> None:
 @pytest.mark.parametrize("start", [-1, 0])
 async def test_cancelled_before_the_confirmation(start: int) -> None:
     async with connected() as (client, link, _):
-
-        async def follow() -> None:
-            async with await client.subscribe_to("s", start) as subscription:
-                await next_number(subscription)
-
-        following = soon(follow())
-        if start == 0:
-            link.reply(await link.expect(READ), result=1)
+        following = await following_from(client, link, start)
         request = await link.expect("SubscribeToStream")
         following.cancel()
         await asyncio.wait({following})
@@ -233,14 +235,7 @@ async def test_vsub_08_pp_15_csub_10_refused(
     start: int, command: str, fields: dict[str, Any], kind: type[FastpumpError]
 ) -> None:
     async with connected() as (client, link, _):
-
-        async def follow() -> None:
-            async with await client.subscribe_to("s", start) as subscription:
-                await next_number(subscription)
-
-        following = soon(follow())
-        if start == 0:
-            link.reply(await link.expect(READ), result=1)
+        following = await following_from(client, link, start)
         link.reply(await link.expect("SubscribeToStream"), command, **fields)
         assert type(await outcome(following)) is kind
         await link.nothing_more()  # nothing to unsubscribe from
@@ -354,14 +349,7 @@ async def test_unreadable_confirmation() -> None:
 @pytest.mark.parametrize("start", [-1, 0])
 async def test_csub_09_deleted_says_the_confirmation(start: int) -> None:
     async with connected() as (client, link, _):
-
-        async def follow() -> None:
-            async with await client.subscribe_to("s", start) as subscription:
-                await next_number(subscription)
-
-        following = soon(follow())
-        if start == 0:
-            link.reply(await link.expect(READ), result=1)
+        following = await following_from(client, link, start)
         await confirm(link, last=2**63 - 1)
         assert isinstance(await outcome(following), StreamDeleted)
         await link.expect("UnsubscribeFromStream")
