@@ -60,11 +60,6 @@ async def take(subscription: PersistentSubscription, count: int = 1) -> list[Eve
     return [await anext(subscription.events) for _ in range(count)]
 
 
-async def read_into(seen: list[int], subscription: PersistentSubscription) -> None:
-    async for event in subscription.events:
-        seen.append(event.event_number)
-
-
 async def come_back(link: Link, peer: Peer) -> tuple[Request, Link]:
     """Cut the connection, and let the consumer connect again."""
     await link.cut()

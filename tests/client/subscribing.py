@@ -11,6 +11,7 @@ from client.pages import record
 from client.peer import Link, Peer, Request, connected, reply_to, soon
 
 from fastpump import Client
+from fastpump.persistent import PersistentSubscription
 from fastpump.subscriptions import Subscription
 
 READ = "ReadStreamEventsForward"
@@ -33,7 +34,8 @@ def push(request: Request, *numbers: int, stream: str = "s") -> bytes:
     )
 
 
-async def read_into(seen: list[int], subscription: Subscription) -> None:
+async def read_into(seen: list[int], subscription: Subscription | PersistentSubscription) -> None:
+    """The numbers of its events, until it ends."""
     async for event in subscription.events:
         seen.append(event.event_number)
 

@@ -17,10 +17,10 @@ from client.groupwire import (
     confirm,
     consuming,
     push,
-    read_into,
     take,
 )
 from client.peer import Request, connected, eventually, frame, outcome, soon
+from client.subscribing import read_into
 
 from fastpump import NakAction
 from fastpump.exceptions import (

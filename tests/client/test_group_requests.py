@@ -21,10 +21,10 @@ from client.groupwire import (
     confirm,
     consuming,
     push,
-    read_into,
     take,
 )
 from client.peer import connected, eventually, outcome, soon
+from client.subscribing import read_into
 
 import fastpump
 from fastpump import (

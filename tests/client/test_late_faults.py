@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from client.pages import Fields, record, stream_page
 from client.peer import Request, connected, reply_to, serving, soon
+from client.subscribing import READ, read_into
 
 from fastpump.exceptions import ProtocolError
 
-READ = "ReadStreamEventsForward"
 BROKEN = 2
 """The number of the event that is broken, of five."""
 
@@ -64,18 +64,13 @@ async def test_a_loop_ends_with_it() -> None:
 async def test_history_of_a_subscription() -> None:
     async with connected() as (client, link, peer):
         async with await client.subscribe_to("s", start_from=0) as subscription:
-            seen = []
-
-            async def follow() -> None:
-                async for event in subscription.events:
-                    seen.append(event.event_number)
-
-            following = soon(follow())
+            seen: list[int] = []
+            following = soon(read_into(seen, subscription))
             link.send_raw(stream_page(await link.expect(READ), EVENTS))
             with pytest.raises(ProtocolError, match="16 bytes"):
                 await following
             assert (seen, subscription.checkpoint) == ([0, 1], 1)
-            await follow()
+            await read_into(seen, subscription)
             assert seen == [0, 1], "it is over"
         await link.nothing_more()
         assert peer.connections == 1

@@ -16,17 +16,13 @@ from client.following import (
     write,
 )
 from client.peer import eventually, outcome, soon
+from client.subscribing import read_into
 
 import fastpump
 import fastpump.server
 from fastpump import Beginning, Client, Position, TcpCommand
 from fastpump.exceptions import ClientClosed, ConnectFailed, StreamDeleted, UsageError
 from fastpump.subscriptions import Subscription
-
-
-async def follow(subscription: Subscription, seen: list[int]) -> None:
-    async for event in subscription.events:
-        seen.append(event.event_number)
 
 
 async def of_stream(log: Subscription, stream: str, count: int) -> list[int]:
@@ -58,7 +54,7 @@ async def test_csub_01_02_caught_up() -> None:
         for start, expected in ((0, [0, 1, 2]), (3, []), (-1, [])):
             async with await client.subscribe_to("s", start, batch_size=2) as subscription:
                 seen: list[int] = []
-                following = soon(follow(subscription, seen))
+                following = soon(read_into(seen, subscription))
                 # Told once to all who wait, after the last event of history.
                 told = await asyncio.gather(subscription.caught_up(), subscription.caught_up())
                 assert (told, seen) == ([True, True], expected)
@@ -81,7 +77,7 @@ async def test_caught_up_only_by_the_loop() -> None:
 async def test_caught_up_again_after_a_reconnect() -> None:
     async with node_and_client() as (node, client):
         async with await client.subscribe_to("s", 0) as subscription:
-            following = soon(follow(subscription, []))
+            following = soon(read_into([], subscription))
             assert await subscription.caught_up()
             with node.faults.refuse_connections():
                 node.faults.disconnect()
@@ -94,7 +90,7 @@ async def test_caught_up_again_after_a_reconnect() -> None:
 async def test_caught_up_asked_before_the_loop_knows_of_the_loss() -> None:
     async with node_and_client() as (node, client):
         async with await client.subscribe_to("s", 0) as subscription:
-            following = soon(follow(subscription, []))
+            following = soon(read_into([], subscription))
             assert await subscription.caught_up()
             node.faults.disconnect()
             while subscription.is_live:
