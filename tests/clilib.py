@@ -18,6 +18,8 @@ ENVIRONMENT = {
     "FASTPUMP_PASSWORD": "changeit",
     "COLUMNS": "200",
 }
+ADMIN = ["--username", "admin"]
+"""Options that choose the user whose password the environment has."""
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 Start = Callable[..., subprocess.Popen[str]]

@@ -12,13 +12,12 @@ from uuid import UUID
 
 import pytest
 from click.testing import CliRunner
-from clilib import ENVIRONMENT, FASTPUMP, Run, Served, Start
+from clilib import ADMIN, ENVIRONMENT, FASTPUMP, Run, Served, Start
 
 import fastpump
 from fastpump.cli._replay import to_line
 from fastpump.cli.app import app
 
-ADMIN = ["--username", "admin"]
 ID = UUID("6f9619ff-8b86-d011-b42d-00cf4fc964ff")
 
 

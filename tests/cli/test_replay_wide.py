@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from clilib import ENVIRONMENT, FASTPUMP, Run, Served, Start
+from clilib import ADMIN, ENVIRONMENT, FASTPUMP, Run, Served, Start
 
 import fastpump
 from fastpump.cli._options import Server
@@ -26,7 +26,6 @@ from fastpump.cli.app import app
 
 resource = pytest.importorskip("resource")
 
-ADMIN = ["--username", "admin"]
 ANYWHERE = ["--chunk-size", "1"]
 STREAMS = {f"s-{number}": number * 7 % 40 + 1 for number in range(30)}
 """How many events each has."""

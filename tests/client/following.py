@@ -1,33 +1,15 @@
-"""A node, a client of it, and loops over the client's subscriptions."""
+"""Loops over subscriptions to the embedded node."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 from client.peer import eventually, soon
 
 import fastpump
-import fastpump.server
-from fastpump import Client, NewEvent
-from fastpump.server import Node
+from fastpump import Client
 from fastpump.subscriptions import Subscription
-
-ADMIN: dict[str, Any] = {"username": "admin", "password": "changeit"}
-
-
-@asynccontextmanager
-async def node_and_client(**options: Any) -> AsyncIterator[tuple[Node, Client]]:
-    options = {"reconnect_delay": 0.01, **ADMIN, **options}
-    async with fastpump.server.run() as node:
-        async with fastpump.connect(node.host, node.port, **options) as client:
-            yield node, client
-
-
-async def write(client: Client, stream: str, count: int, size: int = 0) -> None:
-    await client.publish(stream, [NewEvent("t", data=bytes(size)) for _ in range(count)])
 
 
 async def take(subscription: Subscription, count: int) -> list[int]:

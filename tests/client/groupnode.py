@@ -3,38 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import Iterable
 from typing import Any
 
 from client.groupwire import take
 from client.peer import soon
 
-import fastpump
-import fastpump.server
-from fastpump import Client, Event, NewEvent, PersistentSubscriptionSettings
+from fastpump import Client, Event, PersistentSubscriptionSettings
 from fastpump.exceptions import StreamNotFound
 from fastpump.persistent import PersistentSubscription
-from fastpump.server import Node
-
-ADMIN: dict[str, Any] = {"username": "admin", "password": "changeit"}
 
 Delivered = tuple[int, int]
 """An event's number and its retry count."""
-
-
-def client_of(node: Node, **options: Any) -> Client:
-    return fastpump.connect(node.host, node.port, **{"reconnect_delay": 0.01, **ADMIN, **options})
-
-
-@asynccontextmanager
-async def node_and_client(**options: Any) -> AsyncIterator[tuple[Node, Client]]:
-    async with fastpump.server.run(**options) as node, client_of(node) as client:
-        yield node, client
-
-
-async def write(client: Client, stream: str, count: int) -> None:
-    await client.publish(stream, [NewEvent("t", data={"n": n}) for n in range(count)])
 
 
 async def create(client: Client, stream: str = "s", **settings: Any) -> None:

@@ -13,6 +13,7 @@ from random import Random
 from typing import Any, TypeVar
 from uuid import UUID
 
+from client.embedded import ADMIN
 from client.peer import eventually, soon
 
 import fastpump
@@ -46,7 +47,6 @@ from fastpump.publisher import PublishFailure
 
 T = TypeVar("T")
 
-ADMIN = ("admin", "changeit")
 STREAMS = ["s0", "s1", "s2"]
 BULK = ["b0", "b1", "b2"]
 PATIENCE = 0.02

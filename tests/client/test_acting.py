@@ -11,6 +11,7 @@ from uuid import UUID
 
 import pytest
 from client.calls import CALLS, Call, answer, every_call
+from client.embedded import ADMIN, AS_ADMIN
 from client.pages import events_of, stream_page
 from client.peer import Request, connected, outcome, serving, soon
 
@@ -204,7 +205,6 @@ def test_no_secret_behind_an_encoding_error() -> None:
 # --- against the node ---
 
 USERS = {"ada": "the engine"}
-ADMIN = ("admin", "changeit")
 
 
 @asynccontextmanager
@@ -244,7 +244,7 @@ async def test_sec_15_nobody_and_somebody() -> None:
 
 
 async def test_sec_16_refusals_of_a_view_do_no_harm() -> None:
-    async with node_and_client(username="admin", password="changeit") as client:
+    async with node_and_client(**AS_ADMIN) as client:
         async with await client.subscribe_to("s") as subscription:
             for credential in (("ada", "the engine"), ("ada", "wrong"), ("nobody", "")):
                 view = client.acting_as(credential)

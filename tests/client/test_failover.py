@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from client.embedded import AS_ADMIN
 from client.peer import eventually, outcome, soon
 
 import fastpump
@@ -31,7 +32,6 @@ def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_discoverers, "PAUSE", 0.02)
 
 
-ADMIN = fastpump.Credential("admin", "changeit")
 WRITTEN = [TcpCommand.WriteEventsCompleted]
 
 
@@ -193,7 +193,7 @@ async def test_disc_12_the_leader_moves() -> None:
 
 async def test_disc_12_persistent_subscriptions_lead_to_the_leader() -> None:
     async with fastpump.server.run_cluster(election_seconds=0.02) as cluster:
-        async with Watched(cluster, selector=prefer_replica, credential=ADMIN) as watched:
+        async with Watched(cluster, selector=prefer_replica, **AS_ADMIN) as watched:
             client = watched.client
             await client.create_subscription("g", "s", start_from=0)
             assert watched.ports[1:] == [leader_of(cluster).port]
@@ -285,7 +285,7 @@ async def test_psub_31_a_persistent_subscription_goes_on_when_the_leader_dies() 
     settings = fastpump.PersistentSubscriptionSettings(start_from=0)
     async with (
         fastpump.server.run_cluster() as cluster,
-        Watched(cluster, credential=ADMIN) as watched,
+        Watched(cluster, **AS_ADMIN) as watched,
     ):
         client = watched.client
         await client.create_subscription("g", "s", settings=settings)

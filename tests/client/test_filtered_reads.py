@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from client.embedded import client_of
 from client.pages import record
 from client.peer import Request, connected, outcome, reply_to, serving, soon
 
@@ -43,9 +44,7 @@ FILTERED = ("FilteredReadAllEventsForward", "FilteredReadAllEventsBackward")
 @asynccontextmanager
 async def admin() -> AsyncIterator[Client]:
     async with fastpump.server.run() as node:
-        async with fastpump.connect(
-            node.host, node.port, username="admin", password="changeit"
-        ) as client:
+        async with client_of(node) as client:
             yield client
 
 
@@ -316,8 +315,7 @@ async def test_empty_page_that_does_not_advance(direction: StreamDirection, foll
 
 async def test_cut_between_filtered_pages() -> None:
     async with fastpump.server.run() as node:
-        options: Any = {"username": "admin", "password": "changeit", "reconnect_delay": 0.01}
-        async with fastpump.connect(node.host, node.port, **options) as client:
+        async with client_of(node) as client:
             await write_twenty(client)
             seen = []
             pages = client.iter_all_slices(batch_size=2, filter=Filter.stream_prefix("stream-b"))

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from client.following import node_and_client
+from client.embedded import node_and_client
 from client.peer import Link, Request, connected, eventually, outcome, reply_to, soon
 from client.subscribing import push, read_into
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from client.embedded import ADMIN, client_of
 
 import fastpump
 import fastpump.server
@@ -24,8 +25,6 @@ from fastpump.server import Node
 
 pytest.importorskip("aiohttp")
 
-ADMIN = ("admin", "changeit")
-
 
 def node() -> Node:
     return fastpump.server.run(http_port=0)
@@ -34,10 +33,6 @@ def node() -> Node:
 def manager_of(node: Node, *who: str, **options: Any) -> PersistentSubscriptions:
     assert node.http_port is not None
     return PersistentSubscriptions(node.host, node.http_port, *who, **options)
-
-
-def client_of(node: Node) -> Client:
-    return fastpump.connect(node.host, node.port, username="admin", password="changeit")
 
 
 async def test_list_and_describe() -> None:

@@ -5,18 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from client.groupnode import (
-    ADMIN,
-    Delivered,
-    checkpoint,
-    client_of,
-    create,
-    delivered,
-    finish,
-    gets_nothing,
-    node_and_client,
-    write,
-)
+from client.embedded import ADMIN, AS_ADMIN, client_of, node_and_client, write
+from client.groupnode import Delivered, checkpoint, create, delivered, finish, gets_nothing
 from client.groupwire import take
 from client.peer import outcome, soon
 from client.proxy import CuttingProxy
@@ -63,7 +53,7 @@ async def test_psub_02_rights(login: tuple[str, str] | None) -> None:
                 with pytest.raises(AccessDenied):
                     await call
             # photon-pump's way to give another credential to this one call
-            credential = fastpump.Credential("admin", "changeit")
+            credential = fastpump.Credential(*ADMIN)
             await client.create_subscription("other", "s", credential=credential)
         await admin.update_subscription("g", "s", settings)
         await admin.delete_subscription("g", "s")
@@ -278,7 +268,7 @@ async def write_one_by_one(client: Client, count: int) -> None:
 
 async def test_psub_17_links() -> None:
     async with node_and_client() as (_, client):
-        await write(client, "target", 3)
+        await client.publish("target", [NewEvent("t", data={"n": n}) for n in range(3)])
         links = [NewEvent("$>", data=f"{number}@target".encode()) for number in (2, 0, 1)]
         await client.publish("s", links)
         await create(client, resolve_links=True)
@@ -358,7 +348,7 @@ async def test_psub_29_a_consumer_leaves(how: str) -> None:
     async with (
         node_and_client() as (node, client),
         CuttingProxy(node.host, node.port) as proxy,
-        fastpump.connect(proxy.host, proxy.port, max_reconnects=0, **ADMIN) as other,
+        fastpump.connect(proxy.host, proxy.port, max_reconnects=0, **AS_ADMIN) as other,
     ):
         await create(client)
         leaving = await other.connect_subscription("g", "s")

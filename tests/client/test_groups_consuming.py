@@ -11,17 +11,8 @@ from uuid import uuid4
 
 import orjson
 import pytest
-from client.groupnode import (
-    Delivered,
-    checkpoint,
-    client_of,
-    create,
-    delivered,
-    finish,
-    gets_nothing,
-    node_and_client,
-    write,
-)
+from client.embedded import client_of, node_and_client, write
+from client.groupnode import Delivered, checkpoint, create, delivered, finish, gets_nothing
 from client.groupwire import take
 from client.peer import eventually, outcome, soon
 

@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
+from client.embedded import ADMIN
 from client.peer import connected, eventually, outcome, reply_to, serving, soon
 from client.proxy import CuttingProxy
 from client.publishing import DENIED, LONG, NO_STREAM, events, publishing
@@ -278,7 +279,7 @@ class TestLostConnections:
 async def test_with_other_credentials_over_a_lost_connection() -> None:
     async with fastpump.server.run() as node, CuttingProxy(node.host, node.port) as proxy:
         async with fastpump.connect(proxy.host, proxy.port, reconnect_delay=0.001) as client:
-            admin = client.acting_as(("admin", "changeit"))
+            admin = client.acting_as(ADMIN)
             proxy.cut_replies = 1
             async with admin.publisher(max_batch_events=10) as publisher:
                 await publisher.send_many("$secret", events(100))

@@ -10,6 +10,7 @@ from random import Random
 from typing import Any, Protocol
 
 import pytest
+from client.embedded import AS_ADMIN
 from client.peer import outcome, soon
 from client.proxy import CuttingProxy
 from client.storm import Program
@@ -138,9 +139,6 @@ async def three_nodes() -> AsyncIterator[Sea]:
         yield ThreeNodes(cluster)
 
 
-ADMIN = {"username": "admin", "password": "changeit"}
-
-
 def options_of(chance: Random) -> dict[str, Any]:
     """How a client connects that does not give up."""
     return {
@@ -152,7 +150,7 @@ def options_of(chance: Random) -> dict[str, Any]:
         "operation_timeout": chance.choice([0.3, 5.0]),
         "queue_timeout": chance.choice([None, 0.5]),
         "heartbeat_interval": chance.choice([0.1, 60.0]),
-        **ADMIN,
+        **AS_ADMIN,
     }
 
 
@@ -172,7 +170,7 @@ async def storm(setting: Setting, seed: int, rounds: int) -> None:
             await lull(chance)
         sea.calm()
         await working
-        async with sea.witness(**ADMIN) as witness:
+        async with sea.witness(**AS_ADMIN) as witness:
             await program.check(witness)
 
 

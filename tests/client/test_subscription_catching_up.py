@@ -6,15 +6,8 @@ import asyncio
 from typing import Any
 
 import pytest
-from client.following import (
-    ADMIN,
-    next_event,
-    next_slice,
-    node_and_client,
-    nothing_comes,
-    take,
-    write,
-)
+from client.embedded import AS_ADMIN, node_and_client, write
+from client.following import next_event, next_slice, nothing_comes, take
 from client.peer import eventually, outcome, soon
 from client.subscribing import read_into
 
@@ -333,7 +326,9 @@ async def test_csub_16_pp_13_cut_between_history_and_live(instead_of: str) -> No
 
 async def test_csub_16_pp_13_cut_at_many_bytes_of_the_pushes() -> None:
     async with node_and_client() as (node, client):
-        async with fastpump.connect(node.host, node.port, **ADMIN, heartbeat_interval=60) as writer:
+        async with fastpump.connect(
+            node.host, node.port, **AS_ADMIN, heartbeat_interval=60
+        ) as writer:
             async with (
                 await client.subscribe_to("s") as stream,
                 await client.subscribe_to_all() as log,
@@ -369,7 +364,7 @@ async def test_pushes_sent_twice() -> None:
 
 async def test_written_while_the_connection_is_gone() -> None:
     async with node_and_client() as (node, client):
-        async with fastpump.connect(node.host, node.port, **ADMIN) as writer:
+        async with fastpump.connect(node.host, node.port, **AS_ADMIN) as writer:
             async with await client.subscribe_to("s") as subscription:
                 for _ in range(5):
                     node.faults.disconnect()

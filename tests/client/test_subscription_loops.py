@@ -9,7 +9,8 @@ from contextlib import aclosing
 from typing import Any
 
 import pytest
-from client.following import next_event, next_slice, node_and_client, take, write
+from client.embedded import node_and_client, write
+from client.following import next_event, next_slice, take
 from client.peer import eventually, outcome, soon
 
 from fastpump.exceptions import ClientClosed, UsageError

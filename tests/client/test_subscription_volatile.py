@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from client.following import next_event, node_and_client, nothing_comes, take, write
+from client.embedded import node_and_client, write
+from client.following import next_event, nothing_comes, take
 from client.peer import eventually, soon
 
 import fastpump

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from typing import Any, NoReturn
 
 import pytest
+from client.embedded import ADMIN
 from client.peer import connected, eventually, frame, soon
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
@@ -145,7 +146,7 @@ async def test_a_subscription_that_is_refused() -> None:
 async def test_acting_as_somebody_else_is_observed_too() -> None:
     async with observed_client() as (client, exported):
         with pytest.raises(StreamNotFound):
-            await client.acting_as(("admin", "changeit")).get("$missing")
+            await client.acting_as(ADMIN).get("$missing")
         assert exported.span("ReadStreamEventsForward").status.status_code is StatusCode.ERROR
 
 

@@ -7,14 +7,13 @@ from datetime import datetime, timezone
 from typing import Any
 
 import pytest
+from client.embedded import ADMIN
 from client.gossip import GossipPeer, http_answer
 
 import fastpump
 import fastpump.server
 from fastpump import exceptions
 from fastpump.users import User, Users
-
-ADMIN = ("admin", "changeit")
 
 
 def node() -> fastpump.server.Node:
