@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from client.gossip import GossipPeer, gossip_of, http_answer, member
 from client.peer import Peer, outcome, soon
 
 import fastpump
+from fastpump import _discoverers
 from fastpump.discovery import (
     KEEP_RETRYING,
     DiscoveredNode,
@@ -21,6 +23,8 @@ from fastpump.discovery import (
 from fastpump.exceptions import ConnectFailed, DiscoveryFailed
 
 pytest.importorskip("aiohttp")
+
+DEFAULT_PAUSE = _discoverers.PAUSE  # a fixture makes it short in every test
 
 
 async def nobody() -> tuple[str, int]:
@@ -133,8 +137,17 @@ async def test_disc_05_everybody_is_asked_once_in_a_round() -> None:
 
 
 async def test_disc_05_pauses_and_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[tuple[float, int]] = []
+
+    async def pause(seconds: float) -> None:
+        pauses.append((seconds, len(seed.requests)))
+
     async with GossipPeer(http_answer(b"no", "500 Internal Server Error")) as seed:
+        # For this module only: everybody else sleeps as before.
+        monkeypatch.setattr(_discoverers, "asyncio", SimpleNamespace(sleep=pause))
+        monkeypatch.setattr(_discoverers, "PAUSE", DEFAULT_PAUSE)
         error = await failure_of(seed, max_discover_attempts=10)
+        assert pauses == [(0.5, rounds) for rounds in range(1, 10)], "none after the last round"
         assert len(seed.requests) == 10
         assert "10 rounds" in str(error)
         assert f"http://127.0.0.1:{seed.port}: status 500" in str(error)
