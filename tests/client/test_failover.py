@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 from client.embedded import AS_ADMIN
+from client.finding import short_pauses  # noqa: F401  # a fixture
 from client.peer import eventually, outcome, soon
 
 import fastpump
 import fastpump.server
-from fastpump import _discoverers
 from fastpump.connection_events import Connected, ConnectionEvent
 from fastpump.discovery import (
     DiscoveredNode,
@@ -25,12 +25,6 @@ from fastpump.messages import TcpCommand
 from fastpump.server import Cluster, ClusterNode
 
 pytest.importorskip("aiohttp")
-
-
-@pytest.fixture(autouse=True)
-def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_discoverers, "PAUSE", 0.02)
-
 
 WRITTEN = [TcpCommand.WriteEventsCompleted]
 

@@ -11,13 +11,14 @@ from typing import Any, Protocol
 
 import pytest
 from client.embedded import AS_ADMIN
+from client.finding import short_pauses  # noqa: F401  # a fixture
 from client.peer import outcome, soon
 from client.proxy import CuttingProxy
 from client.storm import Program
 from nodelib import NodeThread
 
 import fastpump
-from fastpump import Client, _discoverers, _dispatcher
+from fastpump import Client, _dispatcher
 from fastpump.exceptions import ClientClosed
 from fastpump.server import Cluster, ClusterNode, Node, run_cluster
 
@@ -26,8 +27,7 @@ LULL = 0.03
 
 
 @pytest.fixture(autouse=True)
-def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_discoverers, "PAUSE", 0.01)
+def _short_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_dispatcher, "RETRY_DELAY", 0.01)
 
 
