@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Iterable
 from contextlib import AsyncExitStack
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 from client.embedded import ADMIN
@@ -17,6 +19,15 @@ import fastpump
 import fastpump.server
 from fastpump import NewEvent
 from fastpump.exceptions import ClientClosed, ConnectFailed, PublishFailed
+from fastpump.messages import NewEventData
+
+
+def ids_of(events: Iterable[NewEventData]) -> list[UUID]:
+    return [event.id for event in events]
+
+
+async def stored_ids(client: fastpump.Client, stream: str) -> list[UUID]:
+    return [event.id async for event in client.iter(stream)]
 
 
 class TestTheEnd:
@@ -125,7 +136,7 @@ class TestTheEnd:
                     with pytest.raises(ClientClosed, match="The client was closed"):
                         await publisher.send("s", NewEvent("t"))
         (failure,) = caught.value.failures
-        assert [event.id for event in failure.events] == [event.id for event in given]
+        assert ids_of(failure.events) == ids_of(given)
 
     async def test_the_connection_is_given_up(self) -> None:
         async with connected(max_reconnects=0) as (client, link, _):
@@ -196,8 +207,7 @@ class TestLostConnections:
                     await publisher.flush()
                 assert proxy.cuts > 10
                 for name in names:
-                    stored = [event.id async for event in client.iter(name)]
-                    assert stored == [event.id for event in given[name]]
+                    assert await stored_ids(client, name) == ids_of(given[name])
 
     @pytest.mark.parametrize("seed", range(6))
     async def test_cut_at_any_moment(self, seed: int) -> None:
@@ -235,8 +245,7 @@ class TestLostConnections:
                     await asyncio.gather(*map(produce, names))
                 assert proxy.cuts
                 for name in names:
-                    stored = [event.id async for event in client.iter(name)]
-                    assert stored == [event.id for event in given[name]]
+                    assert await stored_ids(client, name) == ids_of(given[name])
                     assert told[name] == list(range(len(given[name])))
 
     async def test_guarded_events_are_recognised_after_a_restart(self, tmp_path: Path) -> None:
@@ -247,8 +256,7 @@ class TestLostConnections:
                     async with client.publisher(max_batch_events=sizes) as publisher:
                         publisher.expect("s", NO_STREAM)
                         await publisher.send_many("s", given)
-                    stored = [event.id async for event in client.iter("s")]
-                    assert stored == [event.id for event in given]
+                    assert await stored_ids(client, "s") == ids_of(given)
 
     async def test_a_server_that_is_restarted_in_the_middle(self, tmp_path: Path) -> None:
         names = [f"s{n}" for n in range(5)]
@@ -272,8 +280,7 @@ class TestLostConnections:
                         await running.enter_async_context(again)
                     await asyncio.gather(*producers)
                 for name in names:
-                    stored = [event.id async for event in client.iter(name)]
-                    assert stored == [event.id for event in given[name]]
+                    assert await stored_ids(client, name) == ids_of(given[name])
 
 
 async def test_with_other_credentials_over_a_lost_connection() -> None:
