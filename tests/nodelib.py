@@ -384,6 +384,11 @@ class Page:
         return self.fields["next_commit_position"], self.fields["next_prepare_position"]
 
 
+def may_write(client: RawClient, stream: str, auth: Auth) -> bool:
+    """Whether these credentials are allowed to; writes an event if they are."""
+    return bool(client.write(stream, [event()], auth=auth)["result"] != DENIED)
+
+
 def original(item: Fields) -> Fields:
     """The record that was read: the link if there is one."""
     record: Fields = item["link"] if "link" in item else item["event"]

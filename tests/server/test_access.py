@@ -6,7 +6,18 @@ import json
 from collections.abc import Iterator
 
 import pytest
-from nodelib import ADMIN, DENIED, OPS, SUCCESS, WRONG, Auth, NodeThread, RawClient, event
+from nodelib import (
+    ADMIN,
+    DENIED,
+    OPS,
+    SUCCESS,
+    WRONG,
+    Auth,
+    NodeThread,
+    RawClient,
+    event,
+    may_write,
+)
 
 from fastpump._commands import Command
 
@@ -21,10 +32,6 @@ def may_read(client: RawClient, stream: str, auth: Auth) -> bool:
     }
     assert len(results) == 1
     return results == {SUCCESS}
-
-
-def may_write(client: RawClient, stream: str, auth: Auth) -> bool:
-    return bool(client.write(stream, [event()], auth=auth)["result"] != DENIED)
 
 
 def test_sec_01_a_wrong_password_is_always_refused(client: RawClient, stream: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import goldenlib
 import pytest
-from nodelib import ADMIN, DENIED, SUCCESS, Auth, NodeThread, RawClient, event
+from nodelib import ADMIN, DENIED, SUCCESS, Auth, NodeThread, RawClient, event, may_write
 
 from fastpump._commands import Command
 from fastpump.exceptions import UsageError
@@ -32,10 +32,6 @@ def pings(client: RawClient, auth: Auth) -> bool:
     reply = client.exchange(Command.Ping, b"x", auth)[0]
     assert reply in (Command.Pong, Command.NotAuthenticated)
     return reply == Command.Pong
-
-
-def may_write(client: RawClient, stream: str, auth: Auth) -> bool:
-    return bool(client.write(stream, [event()], auth=auth)["result"] != DENIED)
 
 
 def test_auth_01_and_05_own_users(own: NodeThread) -> None:
