@@ -253,7 +253,7 @@ def authority(tmp_path: Path) -> Authority:
     return Authority(tmp_path)
 
 
-async def test_disc_01_gossip_over_https(authority: Authority) -> None:
+async def test_disc_01_gossip_over_https() -> None:
     pytest.importorskip("cryptography")
     async with (
         fastpump.server.run(tls="development", http_port=0) as node,

@@ -289,7 +289,7 @@ def test_ports_in_a_row_and_bad_arguments() -> None:
         server.run_cluster(nodes=0)
 
 
-def test_a_single_node_dies_and_comes_back(tmp_path: Any) -> None:
+def test_a_single_node_dies_and_comes_back() -> None:
     with NodeThread(http_port=0) as node:
         with node.client() as client:
             client.write_some("s", 2)

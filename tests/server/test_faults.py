@@ -255,6 +255,7 @@ def test_clear(node: NodeThread, client: RawClient) -> None:
     for name in ("drop", "refuse", "swallow", "ignore_heartbeats", "refuse_connections", "http"):
         fault(node, name)
     node.run(lambda n: n.faults.clear())
+    assert client.ask(Ping)[0] == Pong
     with node.client() as other:
         assert other.ask(Ping)[0] == Pong
 

@@ -242,9 +242,7 @@ def test_refused_reads(client: RawClient, command: int) -> None:
 
 
 @BOTH_WAYS
-def test_without_a_filter(
-    client: RawClient, stream: str, twenty: tuple[int, int], command: int
-) -> None:
+def test_without_a_filter(client: RawClient, twenty: tuple[int, int], command: int) -> None:
     position = twenty if command == FORWARD else END
     for wanted in (None, by(STREAM, REGEX)):
         assert len(read(client, command, position, wanted, 20).items) == 20

@@ -26,7 +26,7 @@ from fastpump._commands import Command
 # --- making and ending groups ---
 
 
-def test_psub_01_create(node: NodeThread, client: RawClient, stream: str) -> None:
+def test_psub_01_create(node: NodeThread, stream: str) -> None:
     group = Group(node, stream)
     assert group.create() == (OK, "")
     assert Group(node, stream + "x").create() == (OK, "")

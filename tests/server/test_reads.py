@@ -10,7 +10,6 @@ from nodelib import (
     MAX,
     OPS,
     Fields,
-    NodeThread,
     Page,
     RawClient,
     event,
@@ -178,7 +177,7 @@ def test_read_14_the_end_moves(client: RawClient, five: str) -> None:
     assert client.forward(five, 5, 2).window == ([5], 6, END)
 
 
-def test_read_17_many_streams_at_once(node: NodeThread, client: RawClient, stream: str) -> None:
+def test_read_17_many_streams_at_once(client: RawClient, stream: str) -> None:
     names = [f"{stream}-{n}" for n in range(100)]
     for name in names:
         client.write_some(name, 1)

@@ -168,7 +168,7 @@ def test_tx_06_writes_after_an_empty_commit(client: RawClient, stream: str) -> N
     assert client.write(stream, [event()], NO_STREAM)["result"] == WRONG_VERSION
 
 
-def test_tx_07_many_writes_among_others(node: NodeThread, client: RawClient, stream: str) -> None:
+def test_tx_07_many_writes_among_others(client: RawClient, stream: str) -> None:
     count = 500
     transaction = begin(client, stream)
     mine, others = [event() for _ in range(count)], [event() for _ in range(count)]
