@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack
 from datetime import datetime
 from typing import Any
 from uuid import uuid4
+from weakref import ref
 
 import orjson
 import pytest
@@ -381,15 +382,28 @@ async def test_several_on_one_connection() -> None:
 
 
 async def test_forgotten_without_unsubscribe() -> None:
-    async with node_and_client() as (_, client):
-        await write(client, "s", 2)
-        await create(client)
-        subscription = await client.connect_subscription("g", "s", auto_ack=True)
-        async for _ in subscription.events:
-            break
-        del subscription
-        gc.collect()
-        await client.ping()
+    """It stays a consumer, with all it was given, until its connection ends."""
+    async with node_and_client() as (node, other):
+        await write(other, "s", 2)
+        await create(other)
+        async with client_of(node) as client:
+            subscription = await client.connect_subscription("g", "s", auto_ack=True)
+            async for _ in subscription.events:
+                break
+            forgotten = ref(subscription)
+            del subscription
+
+            def is_collected() -> bool:
+                gc.collect()
+                return forgotten() is None
+
+            # Its generator is closed by a task of the loop, and holds it until then.
+            await eventually(is_collected)
+            await client.ping()
+            staying = await other.connect_subscription("g", "s")
+            assert await gets_nothing(staying, other)
+        assert await finish(staying, 2) == [(0, 1), (1, 1)], "nothing was acknowledged"
+        await staying.unsubscribe()
 
 
 async def test_names_that_look_like_something_else() -> None:
