@@ -12,6 +12,8 @@ import json
 import ssl
 from typing import Any
 
+from client.listening import Listener
+
 Member = dict[str, Any]
 
 
@@ -53,7 +55,7 @@ def http_answer(body: bytes, status: str = "200 OK", *headers: str) -> bytes:
     return "\r\n".join(head).encode() + b"\r\n\r\n" + body
 
 
-class GossipPeer:
+class GossipPeer(Listener):
     """Answers every request with `answer`, which may be changed; None is no answer at all.
 
     With `stays_open` it does not close the connection behind the answer.
@@ -62,8 +64,6 @@ class GossipPeer:
         requests: the heads of all requests so far.
     """
 
-    host = "127.0.0.1"
-
     def __init__(
         self,
         answer: bytes | None,
@@ -71,33 +71,14 @@ class GossipPeer:
         *,
         stays_open: bool = False,
     ) -> None:
+        super().__init__(context)
         self.answer = answer
         self.requests: list[str] = []
-        self._context = context
         self._stays_open = stays_open
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    async def __aenter__(self) -> GossipPeer:
-        self._server = await asyncio.start_server(
-            self._on_connection, self.host, 0, ssl=self._context
-        )
-        self.port: int = self._server.sockets[0].getsockname()[1]
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._server.wait_closed()
 
     @property
     def address(self) -> tuple[str, int]:
         return self.host, self.port
-
-    def _on_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
-        self._tasks.add(task)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

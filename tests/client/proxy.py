@@ -7,10 +7,12 @@ import contextlib
 import math
 from collections.abc import AsyncIterator
 
+from client.listening import Listener
+
 WRITE_EVENTS_COMPLETED = 0x83
 
 
-class CuttingProxy:
+class CuttingProxy(Listener):
     """Hands frames through; the next `cut_replies` replies to writes end their connection.
 
     Attributes:
@@ -19,28 +21,14 @@ class CuttingProxy:
         delay: seconds by which everything comes later.
     """
 
-    host = "127.0.0.1"
-
     def __init__(self, host: str, port: int) -> None:
+        super().__init__()
         self._target = (host, port)
-        self._tasks: set[asyncio.Task[None]] = set()
         self._clients: set[asyncio.StreamWriter] = set()
         self.cut_replies = 0
         self.cuts = 0
         self.bytes_left = math.inf
         self.delay = 0.0
-
-    async def __aenter__(self) -> CuttingProxy:
-        self._server = await asyncio.start_server(self._on_connection, self.host, 0)
-        self.port: int = self._server.sockets[0].getsockname()[1]
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._server.wait_closed()
 
     def cut(self) -> None:
         """Cut all connections now, wherever they are."""
@@ -48,11 +36,7 @@ class CuttingProxy:
             self.cuts += 1
             writer.transport.abort()
 
-    def _on_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.get_running_loop().create_task(self._hand_through(reader, writer))
-        self._tasks.add(task)
-
-    async def _hand_through(
+    async def _serve(
         self, from_client: asyncio.StreamReader, to_client: asyncio.StreamWriter
     ) -> None:
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
