@@ -149,7 +149,8 @@ def test_filt_01_as_the_whole_log_has_them(
     assert page.next_position == everything.next_position
 
 
-def test_filt_02_no_system_events(client: RawClient, stream: str, twenty: tuple[int, int]) -> None:
+@pytest.mark.usefixtures("twenty")
+def test_filt_02_no_system_events(client: RawClient, stream: str) -> None:
     client.set_metadata(stream, b"{}")
     client.write_some(stream, 1)
     page = read(client, FORWARD, START, by(TYPE, REGEX, r"^[^\$].*"))
