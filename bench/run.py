@@ -65,9 +65,8 @@ def measure_limit(port: int, rows: list[Row], load: Load, results: Results) -> N
     }
     for name in sorted({row.limit for row in rows if row.limit}):
         mode, sizes = limits[name]
-        command = [str(tools.compiled("limit")), mode, str(port), str(load.seconds)]
-        command += [str(size) for size in sizes]
-        results.rates[LIMIT, name].append(float(tools.call(command, f"the limit of {name}")))
+        rate = tools.limit(mode, port, load.seconds, *sizes)
+        results.rates[LIMIT, name].append(rate)
 
 
 def measure_client(client: str, port: int, names: list[str], load: Load, results: Results) -> None:

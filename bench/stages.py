@@ -25,7 +25,7 @@ from fastpump._replies import decode_stream_slice
 
 from receive import page_request
 from report import line, machine
-from rows import QUICK, Load
+from rows import QUICK, STREAM, Load
 from run import WINDOW
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Page:
         self.loop = asyncio.new_event_loop()
 
     def events(self) -> Events:
-        events: Events = decode_stream_slice(self.frame, "s", 0, 0)[1]
+        events: Events = decode_stream_slice(self.frame, STREAM, 0, 0)[1]
         return events
 
     def framed(self, pages: int) -> None:
@@ -99,8 +99,13 @@ class Pages:
 def reading(attribute: str) -> Callable[[Page, int], None]:
     """A loop over events that are held, compiled with the attribute's name in it."""
     scope: dict[str, Any] = {}
-    code = f"for _ in range(pages):\n  for event in page.held:\n   event.{attribute}"
-    exec(f"def loop(page, pages):\n {code}", scope)
+    code = f"""
+def loop(page, pages):
+    for _ in range(pages):
+        for event in page.held:
+            event.{attribute}
+"""
+    exec(code, scope)
     loop: Callable[[Page, int], None] = scope["loop"]
     return loop
 
@@ -127,8 +132,7 @@ def page_of(port: int, count: int) -> bytes:
 
 def receiving(port: int, load: Load) -> float:
     """Nanoseconds an event in the C program."""
-    command = [tools.compiled("limit"), "pages", port, load.seconds, load.events, load.page, WINDOW]
-    return 1e9 / float(tools.call([str(word) for word in command], "the limit"))
+    return 1e9 / tools.limit("pages", port, load.seconds, load.events, load.page, WINDOW)
 
 
 def spent(stage: Callable[[Page, int], None], page: Page, pages: int) -> float:

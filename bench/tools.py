@@ -88,6 +88,12 @@ def compiled(name: str) -> Path:
     return program
 
 
+def limit(mode: str, port: int, seconds: float, *sizes: int) -> float:
+    """Events per second of the program in C; `limit.c` tells of its modes and their sizes."""
+    command = [str(compiled("limit")), mode, str(port), str(seconds), *map(str, sizes)]
+    return float(call(command, f"the limit of {mode}"))
+
+
 def install_photonpump() -> None:
     """Put photon-pump's package folder into `PHOTONPUMP`, unless it is there already.
 

@@ -19,6 +19,10 @@ T = TypeVar("T")
 LONGEST_DEAF_WAIT = 0.1
 
 
+def closed() -> ClientClosed:
+    return ClientClosed("The client was closed")
+
+
 class Latch:
     """What one thread waits for and another one opens, once.
 
@@ -73,7 +77,7 @@ class Call(Generic[T]):
     def _end(self, task: asyncio.Task[T]) -> None:
         self._task = None  # so that it is this thread that lets go of it
         if task.cancelled():
-            self._error = ClientClosed("The client was closed")
+            self._error = closed()
         elif (error := task.exception()) is not None:
             self._error = error
         else:
@@ -128,7 +132,8 @@ class BackgroundLoop:
         Unlike `run` this is possible wherever the garbage collector may be at work.
         """
         if self.pid == os.getpid() and not self._has_ended:
-            asyncio.run_coroutine_threadsafe(operation(*args, **kwargs), self._loop)
+            with suppress(ClientClosed):
+                self._soon(Call(operation(*args, **kwargs)).begin)
 
     def stop(self) -> None:
         """Cancel what still runs and end the thread. For the thread that holds the last client."""
@@ -141,24 +146,20 @@ class BackgroundLoop:
             raise ClientClosed("The client was connected before this process was forked from it")
         if threading.current_thread() is self._thread:
             raise UsageError("client", "is blocking, and was called in a callback of its own loop")
-        self._check_runs()
-
-    def _check_runs(self) -> None:
         if self._has_ended:
-            raise ClientClosed("The client was closed")
+            raise closed()
 
     def _soon(self, callback: Callable[[], None]) -> None:
         try:
             self._loop.call_soon_threadsafe(callback)
-        except RuntimeError:  # it was closed since the check
-            raise ClientClosed("The client was closed") from None
+        except RuntimeError:  # it has ended since the check
+            raise closed() from None
 
     def _wait_for(self, latch: Latch) -> None:
         while not latch.wait():
-            if (
-                self._has_ended and not latch.wait()
-            ):  # the last thing it did may have been to open it
-                self._check_runs()
+            # Asked once more, since to open it may have been the last thing that the loop did.
+            if self._has_ended and not latch.wait():
+                raise closed()
 
     def _main(self) -> None:
         try:

@@ -54,7 +54,7 @@ cdef class SingleWrites:
 
     def new(self, stream, int64_t expected_version, type, data, metadata, id, require_master):
         """A write of one event, the arguments of which are those of `NewEvent`."""
-        # Its __init__ takes half as long as all of this. What is not set is zero, as there.
+        # Its __init__ would be one more call with all of this. What is not set is zero, as there.
         cdef WriteEvents write = WriteEvents.__new__(WriteEvents)
         write.correlation_id = self.ids.next()
         write.frame = encode_write_event(

@@ -90,9 +90,9 @@ class Processes:
 
         Raises:
             ReplayFailed: some streams could not be read; the others were.
-            ProcessFailed: a process ended without a word; the others were stopped, and killed if
-                they had not ended 5 seconds later.
-            FastpumpError, OSError: nothing more could be read, or written. The same.
+            ProcessFailed: a process ended without a word.
+            FastpumpError, OSError: nothing more could be read, or written. For this and the one
+                before, the other processes were stopped, and killed if they took over 5 seconds.
         """
         with ThreadPoolExecutor(len(self._workers), "fastpump-replay") as listeners:
             try:
@@ -118,15 +118,11 @@ class Processes:
     async def _follow(self, worker: _Worker, listeners: Executor) -> None:
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(listeners, worker.listen)
-        if (
-            worker.error is None
-            or isinstance(worker.error, ReplayFailed)
-            or self._error is not None
-        ):
-            return
-        self._error = worker.error
-        self._stop()
-        loop.call_later(GRACE, self._kill)
+        is_fatal = worker.error is not None and not isinstance(worker.error, ReplayFailed)
+        if is_fatal and self._error is None:
+            self._error = worker.error
+            self._stop()
+            loop.call_later(GRACE, self._kill)
 
     def _stop(self) -> None:
         for worker in self._workers:
