@@ -38,6 +38,7 @@ PYTHON = (
     "fastpump._dispatcher",
     "fastpump._operation",
     "fastpump._operations",
+    "fastpump._reads",
 )
 
 DEBUG = os.environ.get("FASTPUMP_DEBUG") == "1"

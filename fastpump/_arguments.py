@@ -29,6 +29,9 @@ MAX_INT32 = 2**31 - 1
 
 MAX_PORT = 65535
 
+FORWARD = StreamDirection.Forward
+DIRECTIONS = (FORWARD, StreamDirection.Backward)
+
 _HOST = re.compile(r"[\w.:%-]{1,255}")
 
 
@@ -119,14 +122,14 @@ def check_without_filter(argument: str, value: Any) -> None:
 
 
 def check_direction(direction: StreamDirection) -> None:
-    if direction not in (StreamDirection.Forward, StreamDirection.Backward):
+    if direction not in DIRECTIONS:
         raise UsageError("direction", f"must be a StreamDirection, not {direction!r:.80}")
 
 
 def first_event_number(direction: StreamDirection, from_event: int | None) -> int:
     """Where a read of a stream starts if `from_event` was asked for."""
     check_direction(direction)
-    lowest = 0 if direction == StreamDirection.Forward else -1
+    lowest = 0 if direction == FORWARD else -1
     if from_event is None:
         return lowest
     check_number("from_event", from_event, lowest)

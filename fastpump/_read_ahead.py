@@ -97,7 +97,8 @@ class ReadAhead(AsyncIterator[PageT]):
         self._is_held_back = is_held_back
         self._has_begun = False
         self._slots: deque[Slot] = deque()
-        self._buffered = 0
+        self._under_way = 0  # of these slots
+        self._buffered = 0  # bytes in the others
         self._page_size = 0  # of the last page; the next ones are taken to be as large
         self._bell = Bell()
 
@@ -151,6 +152,7 @@ class ReadAhead(AsyncIterator[PageT]):
         return page
 
     def on_page(self, slot: Slot) -> None:
+        self._under_way -= 1
         self._page_size = slot.page.nbytes
         self._buffered += self._page_size
         if slot is self._slots[-1]:
@@ -158,6 +160,7 @@ class ReadAhead(AsyncIterator[PageT]):
         self._bell.ring()
 
     def on_error(self) -> None:
+        self._under_way -= 1
         self._bell.ring()
 
     def _keep_course(self, start: Any, page: PageT) -> None:
@@ -185,20 +188,20 @@ class ReadAhead(AsyncIterator[PageT]):
             self._request(following)
 
     def _has_room(self) -> bool:
-        under_way = sum(not slot.done() for slot in self._slots)
-        expected = self._buffered + under_way * self._page_size
+        expected = self._buffered + self._under_way * self._page_size
         return len(self._slots) < WINDOW_PAGES and expected < WINDOW_BYTES
 
     def _request(self, start: Any) -> None:
         slot = Slot(self, start)
         self._slots.append(slot)
+        self._under_way += 1
         self._ask(start, slot)
 
     def _drop_slots(self) -> None:
         for slot in self._slots:
             slot.dropped = True
         self._slots.clear()
-        self._buffered = 0
+        self._under_way = self._buffered = 0
 
 
 class StreamForward:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from typing import Any
 from uuid import UUID
 
@@ -238,12 +239,10 @@ class Reading(Requesting):
         )
         return self._ahead(read, start, correlation_id)
 
-    async def _page(self, read: Read, start: Any, correlation_id: UUID | None) -> Any:
+    def _page(self, read: Read, start: Any, correlation_id: UUID | None) -> Awaitable[Any]:
         """The page of a read that starts there."""
         wire_id = self._new_id(correlation_id)
-        return await self._result_of(
-            lambda waiter: read.page(start, wire_id, waiter, self._timeout)
-        )
+        return self._result_of(read.page(start, wire_id, self._futures.new(), self._timeout))
 
     def _ahead(self, read: Read, start: Any, correlation_id: UUID | None = None) -> ReadAhead[Any]:
         """The pages of a read from there on; the id is that of the first one's request."""

@@ -1,14 +1,17 @@
 """What is read: an object per read makes the request for any of its pages and knows where they lie.
 
 It is shared by all that reads: one page, pages ahead of a consumer, the history of a subscription.
+
+Compiled, since one is made for every page that `get` reads; `_reads.pxd` says what of it lies in a
+C structure.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from fastpump import _cold
+from fastpump._arguments import FORWARD
 from fastpump._commands import Command
 from fastpump._framing import encode_frame
 from fastpump._operation import Operation, Waiter
@@ -26,22 +29,30 @@ from fastpump.filters import Filter
 from fastpump.messages import Position, StreamDirection
 
 
-@dataclass
 class Read:
-    """What to read; where a page starts is said when it is asked for.
+    """What to read; where a page starts is said when it is asked for. It is never changed.
 
-    It is never changed, though not frozen: `get` makes one for every page, and frozen that takes
-    five times as long.
+    Args:
+        direction: Forward (old to new) or Backward.
+        count: the most events in a page.
+        resolve_links: whether what links point to is read as well.
+        require_master: whether only the leader may answer.
+        stream: the stream; the log of all events is "$all".
     """
 
-    direction: StreamDirection
-    count: int
-    resolve_links: bool
-    require_master: bool
-
-    @property
-    def is_forward(self) -> bool:
-        return self.direction == StreamDirection.Forward
+    def __init__(
+        self,
+        direction: StreamDirection,
+        count: int,
+        resolve_links: bool,
+        require_master: bool,
+        stream: str = "$all",
+    ) -> None:
+        self.is_forward = direction == FORWARD
+        self.count = count
+        self.resolve_links = resolve_links
+        self.require_master = require_master
+        self.stream = stream
 
     def page(self, start: Any, correlation_id: bytes, waiter: Waiter, timeout: float) -> Operation:
         """The operation that reads the page at a start."""
@@ -52,11 +63,8 @@ class Read:
         raise NotImplementedError
 
 
-@dataclass
 class StreamRead(Read):
     """A stream, `count` events at a time."""
-
-    stream: str
 
     def page(self, start: int, correlation_id: bytes, waiter: Waiter, timeout: float) -> Operation:
         frame = encode_read_stream(
@@ -75,7 +83,6 @@ class StreamRead(Read):
         return (StreamForward if self.is_forward else StreamBackward)(start, self.count)
 
 
-@dataclass
 class LogRead(Read):
     """The log of all events, `count` events at a time."""
 
@@ -92,18 +99,27 @@ class LogRead(Read):
             self.require_master,
         )
         kind = ReadAllForward if self.is_forward else ReadAllBackward
-        return kind(correlation_id, frame, waiter, timeout, "$all")
+        return kind(correlation_id, frame, waiter, timeout, self.stream)
 
     def course(self, start: Position) -> Course:
         return AllPages(start, self.is_forward)
 
 
-@dataclass
 class FilteredRead(Read):
     """What a filter lets through of the log: `count` events at a time, out of `window` at most."""
 
-    filter: Filter
-    window: int
+    def __init__(
+        self,
+        direction: StreamDirection,
+        count: int,
+        resolve_links: bool,
+        require_master: bool,
+        filter: Filter,
+        window: int,
+    ) -> None:
+        Read.__init__(self, direction, count, resolve_links, require_master)
+        self.filter = filter
+        self.window = window
 
     def page(
         self, start: Position, correlation_id: bytes, waiter: Waiter, timeout: float
@@ -120,9 +136,9 @@ class FilteredRead(Read):
         )
         if self.is_forward:
             frame = encode_frame(Command.FilteredReadAllEventsForward, correlation_id, body)
-            return ReadFilteredForward(correlation_id, frame, waiter, timeout, "$all")
+            return ReadFilteredForward(correlation_id, frame, waiter, timeout, self.stream)
         frame = encode_frame(Command.FilteredReadAllEventsBackward, correlation_id, body)
-        return ReadFilteredBackward(correlation_id, frame, waiter, timeout, "$all")
+        return ReadFilteredBackward(correlation_id, frame, waiter, timeout, self.stream)
 
     def course(self, start: Position) -> Course:
         return FilteredPages(start, self.is_forward)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from typing import Any, NoReturn
 from uuid import UUID
 
 from fastpump._dispatcher import Outlet
 from fastpump._futures import Futures
-from fastpump._operation import Operation, Waiter
+from fastpump._operation import Operation
 from fastpump.exceptions import ClientClosed, UsageError
 
 
@@ -33,22 +33,28 @@ class Requesting:
         stream: str = "",
         number: int = 0,
     ) -> Awaitable[Any]:
-        """What an operation of this kind ends with."""
-        return self._result_of(
-            lambda waiter: kind(correlation_id, frame, waiter, self._timeout, stream, number)
-        )
+        """Start an operation of this kind; await what it ends with."""
+        waiter = self._futures.new()
+        return self._result_of(kind(correlation_id, frame, waiter, self._timeout, stream, number))
 
-    async def _result_of(self, make: Callable[[Waiter], Operation]) -> Any:
-        """Make an operation and start it when there is room for it, and wait for its end.
+    def _result_of(self, operation: Operation) -> Awaitable[Any]:
+        """Start an operation, when there is room for it; await what it ends with.
 
         If the caller is cancelled its future is too, and the dispatcher lets the operation go.
         """
         dispatcher = self._dispatcher or self._not_connected()
+        # Not a coroutine, which would take longer than the rest: there is room nearly always.
         if dispatcher.is_full:
-            await dispatcher.room()
-        waiter = self._futures.new()
-        dispatcher.start(make(waiter))
-        return await waiter
+            return self._wait_and_start(dispatcher, operation)
+        waiter = operation.waiter
+        dispatcher.start(operation)
+        return waiter  # type: ignore[return-value]  # its future
+
+    async def _wait_and_start(self, dispatcher: Outlet, operation: Operation) -> Any:
+        waiter = operation.waiter
+        await dispatcher.room()
+        dispatcher.start(operation)
+        return await waiter  # type: ignore[misc]  # its future
 
     def _new_id(self, wanted: UUID | None, argument: str = "correlation_id") -> bytes:
         dispatcher = self._dispatcher or self._not_connected()
