@@ -10,7 +10,7 @@ cdef enum:
 
 
 cdef struct Part:
-    # The pointers live as long as the NewEventData and the bytes in `alive` of `prepare`.
+    # The pointers live as long as the NewEventData and what `prepare` returned.
     const char* type
     const char* data
     const char* metadata
@@ -38,7 +38,7 @@ cdef int fill(
     Part* part, const unsigned char* id, object type, object data, bint is_json, object metadata,
     Py_ssize_t index,
 ) except -1
-cdef int prepare(Part* part, NewEventData event, Py_ssize_t index, list alive) except -1
+cdef object prepare(Part* part, NewEventData event, Py_ssize_t index)
 cdef unsigned char* write_part(
     unsigned char* out, uint32_t field, const Part* part
 ) noexcept nogil

@@ -185,17 +185,17 @@ cdef object body_of(object value, str field, Py_ssize_t index, bint* is_json):
         raise refuse(field, index, f"cannot be made JSON: {error}") from error
 
 
-cdef int prepare(Part* part, NewEventData event, Py_ssize_t index, list alive) except -1:
-    """Fill `part`; what it points to lives in `event` and `alive`. `index` is as for `fill`."""
+cdef object prepare(Part* part, NewEventData event, Py_ssize_t index):
+    """Fill `part`; what it points to lives in `event` and what is returned. `index` is as for
+    `fill`."""
     cdef bint is_json = False
     cdef bint ignored = False
     cdef object data = body_of(event.data, "data", index, &is_json)
     cdef object metadata = None
-    alive.append(data)
     if event.metadata is not None:
         metadata = body_of(event.metadata, "metadata", index, &ignored)
-        alive.append(metadata)
-    return fill(part, event.wire_id, event.type, data, is_json, metadata, index)
+    fill(part, event.wire_id, event.type, data, is_json, metadata, index)
+    return data if metadata is None else (data, metadata)
 
 
 cdef int fill(

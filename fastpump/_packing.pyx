@@ -301,11 +301,10 @@ cdef class Packer:
         cdef NewEventData event
         cdef Lane lane
         cdef Py_ssize_t size
-        cdef list alive = []               # not shared: what is called below may call this again
         if self.error is not None:
             raise self.error.with_traceback(None)
         event = new_event_of(given, index)
-        prepare(&part, event, index, alive)
+        _alive = prepare(&part, event, index)  # what `part` points to, up to the end
         size = size_of_bytes_field(part.size)
         lane = self.lane_of(stream)
         if lane.filling is not None and lane.filling.size + size > self.max_batch_bytes:

@@ -71,7 +71,7 @@ cdef class _Batch:
             event = new_event_of(self.alive[i], i)
             if event is not self.alive[i]:
                 self.alive.append(event)
-            prepare(&self.parts[i], event, i, self.alive)
+            self.alive.append(prepare(&self.parts[i], event, i))
 
     def __dealloc__(self):
         free(self.parts)
