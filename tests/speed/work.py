@@ -20,12 +20,14 @@ from fastpump._event_feed import EventFeed
 from fastpump._framing import Framer, encode_frame
 from fastpump._futures import Futures
 from fastpump._protocol import ConnectionProtocol
+from fastpump._read_ahead import ReadAhead, Slot, StreamForward
+from fastpump._reading import Reading
 from fastpump._requests import encode_write_events
 from fastpump._settings import ConnectionSettings
 from fastpump._statistics import Traffic
 from fastpump._write_events import SingleWrites, WriteEvents
 from fastpump._writing import Writing
-from fastpump.messages import Event, EventRecord, Events, NewEvent
+from fastpump.messages import Event, EventRecord, Events, NewEvent, StreamSlice
 
 PAGE = 100
 PAGES = 100
@@ -34,7 +36,7 @@ REPLIES = 1000
 ID = bytes(range(16))
 BODY = b'{"flight":1545,"carrier":"UA","origin":"EWR","destination":"IAH","remark":null}' * 3
 WRITTEN = b"\x08\x00\x18\x05\x20\x05\x28\x80\x08\x30\x80\x08"
-PAGE_COMPLETED, WRITE_COMPLETED, EVENT_APPEARED = 0xB3, 0x83, 0xC2
+WRITE, WRITE_COMPLETED, READ, PAGE_COMPLETED, EVENT_APPEARED = 0x82, 0x83, 0xB2, 0xB3, 0xC2
 
 
 def mark() -> None:
@@ -66,15 +68,18 @@ def as_field(message: bytes) -> bytes:
 
 PAGE_BODY = b"".join(as_field(event.to_bytes()) for event in events())
 PAGE_FRAME = encode_frame(PAGE_COMPLETED, ID, PAGE_BODY)
+ANSWERS = {WRITE: (WRITE_COMPLETED, WRITTEN), READ: (PAGE_COMPLETED, PAGE_BODY)}
 PUSH_FRAMES = b"".join(
     encode_frame(EVENT_APPEARED, ID, as_field(event.to_bytes())) for event in events()
 )
 
 
-def page() -> Events:
-    [frame] = Framer().feed(PAGE_FRAME)
-    events: Events = _replies.decode_stream_slice(frame, "account-7", 0, 0)[1]
-    return events
+def page(first: int = 0) -> StreamSlice:
+    """One of `PAGES` pages of a stream, its events being always the same."""
+    numbers = b"\x18" + varint(first + PAGE) + b"\x20" + varint(PAGES * PAGE - 1)
+    is_end = b"\x28" + varint(first + PAGE == PAGES * PAGE)
+    [frame] = Framer().feed(encode_frame(PAGE_COMPLETED, ID, PAGE_BODY + numbers + is_end))
+    return _replies.decode_stream_slice(frame, "account-7", first, 0)[1]
 
 
 async def calibrate() -> None:
@@ -103,6 +108,23 @@ async def touch_events() -> None:
 async def await_events() -> None:
     async for _ in EventFeed(Pages(), lambda: None):
         pass
+
+
+async def read_ahead() -> None:
+    loop, pages = asyncio.get_running_loop(), [page(n * PAGE) for n in range(PAGES)]
+
+    def ask(start: int, slot: Slot) -> None:
+        loop.call_soon(slot.set_result, pages[start // PAGE])
+
+    seen = [len(page) async for page in ReadAhead(StreamForward(0, PAGE), ask, lambda: False)]
+    assert seen == [PAGE] * PAGES
+
+
+async def get_pages() -> None:
+    client = Client()
+    for _ in range(PAGES):
+        assert len(await client.get("account-7", from_event=0, max_count=PAGE)) == PAGE
+    client.link.connection_lost(None)
 
 
 async def take_pushes() -> None:
@@ -144,8 +166,19 @@ async def publish_singly() -> None:
     client.link.connection_lost(None)
 
 
-class Client(Writing):
-    """Publishes through everything but a socket."""
+async def publish_in_bulk() -> None:
+    client = Client()
+    streams = [f"account-{number}" for number in range(10)]
+    async with client.publisher(max_delay=3600.0) as publisher:
+        for _ in range(PAGE):
+            for stream in streams:
+                await publisher.send(stream, NewEvent("money-paid", data=BODY))
+    assert publisher.stats.acknowledged == len(streams) * PAGE
+    client.link.connection_lost(None)
+
+
+class Client(Reading, Writing):
+    """Reads and publishes through everything but a socket."""
 
     def __init__(self) -> None:
         settings = ConnectionSettings()
@@ -170,7 +203,7 @@ class Client(Writing):
 
 
 class Writer(asyncio.Transport):
-    """A transport to a server in this process that acknowledges whatever is written."""
+    """A transport to a server in this process that has one page, and writes nothing down."""
 
     def __init__(self, link: ConnectionProtocol) -> None:
         self._link = link
@@ -180,10 +213,10 @@ class Writer(asyncio.Transport):
         pass
 
     def write(self, data: Any) -> None:
-        replies = [
-            encode_frame(WRITE_COMPLETED, frame.correlation_id, WRITTEN)
-            for frame in self._framer.feed(data)
-        ]
+        replies = []
+        for frame in self._framer.feed(data):
+            command, body = ANSWERS[frame.command]
+            replies.append(encode_frame(command, frame.correlation_id, body))
         asyncio.get_running_loop().call_soon(self._answer, b"".join(replies))
 
     def _answer(self, data: bytes) -> None:
@@ -232,10 +265,13 @@ WORK: tuple[Callable[[], Awaitable[None]], ...] = (
     receive_pages,
     touch_events,
     await_events,
+    read_ahead,
+    get_pages,
     take_pushes,
     write_batches,
     dispatch_replies,
     publish_singly,
+    publish_in_bulk,
 )
 
 
