@@ -12,8 +12,8 @@ import asyncio
 import logging
 import math
 from collections import OrderedDict
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
 from uuid import UUID
 
 from fastpump._commands import Command, name_of
@@ -68,6 +68,26 @@ class Outlet(Protocol):
     def send_now(self, frame: bytes) -> None: ...
 
     async def room(self) -> None: ...
+
+
+def perform(outlet: Outlet, operation: Operation) -> Awaitable[Any]:
+    """Start an operation, when there is room for it; await what it ends with.
+
+    Not a coroutine, which would take longer than the rest: there is room nearly always. Who is
+    cancelled while waiting cancels the operation's future, and the dispatcher lets it go.
+    """
+    if outlet.is_full:
+        return _when_there_is_room(outlet, operation)
+    waiter = operation.waiter
+    outlet.start(operation)
+    return waiter  # type: ignore[return-value]  # a future
+
+
+async def _when_there_is_room(outlet: Outlet, operation: Operation) -> Any:
+    waiter = operation.waiter
+    await outlet.room()
+    outlet.start(operation)
+    return await waiter  # type: ignore[misc]  # a future
 
 
 class Dispatcher:

@@ -13,6 +13,7 @@ from fastpump._arguments import (
     first_position,
     search_window,
 )
+from fastpump._dispatcher import perform
 from fastpump._event_feed import EventFeed
 from fastpump._operations import ReadEvent
 from fastpump._read_ahead import ReadAhead, Slot
@@ -241,8 +242,10 @@ class Reading(Requesting):
 
     def _page(self, read: Read, start: Any, correlation_id: UUID | None) -> Awaitable[Any]:
         """The page of a read that starts there."""
+        dispatcher = self._dispatcher or self._not_connected()
         wire_id = self._new_id(correlation_id)
-        return self._result_of(read.page(start, wire_id, self._futures.new(), self._timeout))
+        operation = read.page(start, wire_id, self._futures.new(), self._timeout)
+        return perform(dispatcher, operation)
 
     def _ahead(self, read: Read, start: Any, correlation_id: UUID | None = None) -> ReadAhead[Any]:
         """The pages of a read from there on; the id is that of the first one's request."""

@@ -7,7 +7,7 @@ from collections.abc import Awaitable
 from typing import Any, NoReturn
 from uuid import UUID
 
-from fastpump._dispatcher import Outlet
+from fastpump._dispatcher import Outlet, perform
 from fastpump._futures import Futures
 from fastpump._operation import Operation
 from fastpump.exceptions import ClientClosed, UsageError
@@ -34,27 +34,10 @@ class Requesting:
         number: int = 0,
     ) -> Awaitable[Any]:
         """Start an operation of this kind; await what it ends with."""
-        waiter = self._futures.new()
-        return self._result_of(kind(correlation_id, frame, waiter, self._timeout, stream, number))
-
-    def _result_of(self, operation: Operation) -> Awaitable[Any]:
-        """Start an operation, when there is room for it; await what it ends with.
-
-        If the caller is cancelled its future is too, and the dispatcher lets the operation go.
-        """
         dispatcher = self._dispatcher or self._not_connected()
-        # Not a coroutine, which would take longer than the rest: there is room nearly always.
-        if dispatcher.is_full:
-            return self._wait_and_start(dispatcher, operation)
-        waiter = operation.waiter
-        dispatcher.start(operation)
-        return waiter  # type: ignore[return-value]  # its future
-
-    async def _wait_and_start(self, dispatcher: Outlet, operation: Operation) -> Any:
-        waiter = operation.waiter
-        await dispatcher.room()
-        dispatcher.start(operation)
-        return await waiter  # type: ignore[misc]  # its future
+        waiter = self._futures.new()
+        operation = kind(correlation_id, frame, waiter, self._timeout, stream, number)
+        return perform(dispatcher, operation)
 
     def _new_id(self, wanted: UUID | None, argument: str = "correlation_id") -> bytes:
         dispatcher = self._dispatcher or self._not_connected()

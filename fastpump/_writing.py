@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from fastpump._arguments import check_callback, check_expected_version, check_number, collect
+from fastpump._dispatcher import perform
 from fastpump._requesting import Requesting
 from fastpump._requests import encode_write_events
 from fastpump._write_events import SingleWrites, WriteEvents
@@ -64,13 +65,7 @@ class Writing(Requesting):
         if expected_version is not ANY:
             check_expected_version(expected_version)
         write = self._writes.new(stream, expected_version, type, body, metadata, id, require_master)
-        # What `_perform` does, without a coroutine of its own: this is the call that ingest
-        # workers make hundreds of thousands of times a second.
-        waiter = write.waiter
-        if dispatcher.is_full:
-            await dispatcher.room()
-        dispatcher.start(write)
-        result: WriteResult = await waiter  # type: ignore[misc]  # its future
+        result: WriteResult = await perform(dispatcher, write)
         return result
 
     async def publish(
