@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 
 import pytest
-from client.pages import all_page, events_of, record, stream_page
+from client.pages import Fields, all_page, events_of, record, stream_page
 from client.peer import Request, connected, eventually, outcome, reply_to, serving, soon
 
 import fastpump
@@ -140,21 +140,24 @@ async def test_empty_pages_in_the_middle() -> None:
         assert await numbers(client.iter("s", batch_size=2)) == [5, 11]
 
 
+def short_page(request: Request, events: list[Fields]) -> bytes:
+    """Fewer events than were asked for: what was asked for ahead is then of no use."""
+    start, end = request.fields["from_event_number"], len(events)
+    return reply_to(
+        request,
+        events=events[start : start + 3],
+        next_event_number=min(start + 3, end),
+        last_event_number=end - 1,
+        is_end_of_stream=start + 3 >= end,
+    )
+
+
 async def test_pages_that_end_elsewhere_than_predicted() -> None:
-    # A server may return fewer events than asked for; what was asked for ahead is then of no use.
     events = events_of("s", 20)
-
-    def short(request: Request) -> bytes:
-        start = request.fields["from_event_number"]
-        return reply_to(
-            request,
-            events=events[start : start + 3],
-            next_event_number=min(start + 3, 20),
-            last_event_number=19,
-            is_end_of_stream=start + 3 >= 20,
-        )
-
-    async with connected() as (client, link, _), serving(link, short):
+    async with (
+        connected() as (client, link, _),
+        serving(link, lambda request: short_page(request, events)),
+    ):
         assert await numbers(client.iter("s", batch_size=5)) == list(range(20))
 
 
@@ -189,18 +192,19 @@ async def test_pages_arriving_in_another_order() -> None:
 
 
 async def test_window_is_bounded_in_pages() -> None:
-    events = events_of("s", 1000)
+    events = events_of("s", 1000, bytes(40_000))
     async with (
         connected() as (client, link, _),
         serving(link, lambda request: stream_page(request, events)) as requests,
         aclosing(client.iter_slices("s", batch_size=10)) as pages,
     ):
-        # One page taken, and a window of four asked for or here.
-        for taken in range(1, 4):
+        # One page taken, and a window of four asked for or here; so it is behind 10 MB, too.
+        for taken in range(1, 26):
             await pages.__anext__()
-            await eventually(lambda expected=taken + 4: len(requests) >= expected)
-            await quiet(requests)
-            assert len(requests) == taken + 4
+            if taken <= 3 or taken == 25:
+                await eventually(lambda expected=taken + 4: len(requests) >= expected)
+                await quiet(requests)
+                assert len(requests) == taken + 4
 
 
 async def test_window_is_bounded_in_bytes() -> None:
@@ -216,6 +220,22 @@ async def test_window_is_bounded_in_bytes() -> None:
             await eventually(lambda expected=taken + 1: len(requests) >= expected)
             await quiet(requests)
             assert starts(requests) == [2 * n for n in range(taken + 1)]
+
+
+async def test_pages_that_were_dropped_take_no_room_in_the_window() -> None:
+    events = events_of("s", 100, bytes(500_000))
+    async with (
+        connected() as (client, link, _),
+        aclosing(client.iter_slices("s", batch_size=5)) as pages,
+    ):
+        taking = soon(pages.__anext__())
+        link.send_raw(short_page(await link.expect("ReadStreamEventsForward"), events))
+        assert len(await taking) == 3
+        for start in range(3, 15, 3):  # those dropped would take 4.5 MB of 8 MiB each time
+            requests = [await link.expect("ReadStreamEventsForward") for _ in range(4)]
+            assert starts(requests) == [start, start + 5, start + 10, start + 15]
+            link.send_raw(short_page(requests[0], events))
+            await pages.__anext__()
 
 
 async def test_a_full_connection_is_asked_for_what_is_needed_only() -> None:
