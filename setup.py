@@ -38,6 +38,7 @@ PYTHON = (
     "fastpump._dispatcher",
     "fastpump._operation",
     "fastpump._operations",
+    "fastpump._outlet",
     "fastpump._reads",
 )
 

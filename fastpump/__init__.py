@@ -25,7 +25,7 @@ General layout, from the top down; a module imports only from those below it:
     discovery          a cluster's members, selectors that choose one, retry policies
     _protocol          the asyncio side of one connection: receive, heartbeats, write flow
     _reads, _read_ahead    what is read, page by page; pages asked for before they are needed
-    _dispatcher        frames to operations, by correlation id
+    _outlet, _dispatcher    where operations are started; frames to operations, by correlation id
     _operation, _operations, _subscribing, _group_operations
                        one class per request: its frame, its replies, how it ends
     _settings          how a client connects: time limits, counts, TLS

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from fastpump._commands import Command
-from fastpump._dispatcher import Outlet
 from fastpump._operating import Operating
 from fastpump._operation import Operation
+from fastpump._outlet import Detour, Outlet
 from fastpump.messages import Credential, Token
 
 AUTHENTICATED = b"\x01"
@@ -19,12 +19,10 @@ class ActingClient(Operating):
     is closed its operations fail with ClientClosed.
     """
 
-    def __init__(
-        self, client: Operating, dispatcher: Outlet, credential: Credential | Token
-    ) -> None:
+    def __init__(self, client: Operating, outlet: Outlet, credential: Credential | Token) -> None:
         self._client = client
         self._credential = credential
-        self._dispatcher = _ActingOutlet(dispatcher, credential.auth_block)
+        self._outlet = _ActingOutlet(outlet, credential.auth_block)
         self._loop = client._loop
         self._futures = client._futures
         self._writes = client._writes
@@ -35,28 +33,22 @@ class ActingClient(Operating):
         return f"<ActingClient as {self._credential!r} on {self._client!r}>"
 
 
-class _ActingOutlet:
+class _ActingOutlet(Detour):
     """Puts an auth block into whatever goes out without one. Sent again it is still there."""
 
-    def __init__(self, dispatcher: Outlet, auth_block: bytes) -> None:
-        self._dispatcher = dispatcher
+    def __init__(self, outlet: Outlet, auth_block: bytes) -> None:
+        super().__init__(outlet)
         self._auth_block = auth_block
-        self.correlation_ids = dispatcher.correlation_ids
-        self.room = dispatcher.room
-
-    @property
-    def is_full(self) -> bool:
-        return self._dispatcher.is_full
 
     def start(self, operation: Operation) -> None:
         operation.frame = _with_auth_block(operation.frame, self._auth_block)
-        self._dispatcher.start(operation)
+        super().start(operation)
 
     def send_now(self, frame: bytes) -> None:
         # Ending a subscription takes no rights, and a password changed since must not prevent it.
         if frame[4] != Command.UnsubscribeFromStream:
             frame = _with_auth_block(frame, self._auth_block)
-        self._dispatcher.send_now(frame)
+        super().send_now(frame)
 
 
 def _with_auth_block(frame: bytes, auth_block: bytes) -> bytes:

@@ -3,15 +3,14 @@
 cimport cython
 
 from fastpump._framing cimport Frame
-from fastpump._ids cimport CorrelationIds
 from fastpump._operation cimport Operation
+from fastpump._outlet cimport Outlet
 
 
-cdef class Dispatcher:
-    cdef public bint is_full
+cdef class Dispatcher(Outlet):
     cdef public Py_ssize_t unknown_frames
-    cdef readonly CorrelationIds correlation_ids
     cdef public object follow
+    cdef bint _full
     cdef object _clock
     cdef Py_ssize_t _max_in_flight
     cdef double _max_attempts
@@ -27,8 +26,6 @@ cdef class Dispatcher:
     cdef object _door
     cdef Py_ssize_t _admitted
     cdef set _known_unknowns
-
-    cpdef start(self, Operation operation)
 
     @cython.locals(frame=Frame, operation=Operation, correlation_id=bytes)
     cpdef dispatch(self, list frames)

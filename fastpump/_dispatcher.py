@@ -12,14 +12,14 @@ import asyncio
 import logging
 import math
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from collections.abc import Callable
 from uuid import UUID
 
 from fastpump._commands import Command, name_of
 from fastpump._framing import Frame
 from fastpump._ids import CorrelationIds
 from fastpump._operation import Operation
+from fastpump._outlet import Outlet
 from fastpump._settings import ConnectionSettings
 from fastpump.exceptions import (
     BadRequest,
@@ -54,43 +54,7 @@ Send = Callable[[bytes], None]
 Follow = Callable[[NotMaster], bool]
 
 
-class Outlet(Protocol):
-    """Where operations are started: a dispatcher, or what adds credentials on the way to one."""
-
-    correlation_ids: CorrelationIds
-
-    @property
-    def is_full(self) -> bool:
-        """Callers should wait in `room()` before they start another operation."""
-
-    def start(self, operation: Operation) -> None: ...
-
-    def send_now(self, frame: bytes) -> None: ...
-
-    async def room(self) -> None: ...
-
-
-def perform(outlet: Outlet, operation: Operation) -> Awaitable[Any]:
-    """Start an operation, when there is room for it; await what it ends with.
-
-    There is room nearly always, and then there is no coroutine for it. Who is cancelled while
-    waiting cancels the operation's future, and the dispatcher lets it go.
-    """
-    if outlet.is_full:
-        return _when_there_is_room(outlet, operation)
-    waiter = operation.waiter
-    outlet.start(operation)
-    return waiter  # type: ignore[return-value]  # a future
-
-
-async def _when_there_is_room(outlet: Outlet, operation: Operation) -> Any:
-    waiter = operation.waiter
-    await outlet.room()
-    outlet.start(operation)
-    return await waiter  # type: ignore[misc]  # a future
-
-
-class Dispatcher:
+class Dispatcher(Outlet):
     """The operations that wait for a reply.
 
     An operation that was sent may wait for its reply for its own `timeout`. One that was not, since
@@ -100,16 +64,15 @@ class Dispatcher:
         follow: tells whether the connection is left for one to the leader that a NotMaster names.
 
     Args:
-        settings: their `max_in_flight` (from this many operations on `is_full` is set and callers
-            should wait in `room()` before they start another one), `max_attempts`, `max_queue`,
-            `queue_timeout` and `fail_on_no_response`.
+        settings: their `max_in_flight` (from this many operations on it `is_full`), `max_attempts`,
+            `max_queue`, `queue_timeout` and `fail_on_no_response`.
     """
 
     def __init__(self, settings: ConnectionSettings) -> None:
-        self.is_full = False
+        super().__init__(CorrelationIds())
         self.unknown_frames = 0
-        self.correlation_ids = CorrelationIds()
         self.follow: Follow = lambda _: False
+        self._full = False
         self._clock = asyncio.get_running_loop().time
         self._max_in_flight = settings.max_in_flight
         self._max_attempts = math.inf if settings.max_attempts == -1 else settings.max_attempts
@@ -146,6 +109,9 @@ class Dispatcher:
         """Operations whose replies go on."""
         return len(self._standing) if self._send is not None else 0
 
+    def is_full(self) -> bool:
+        return self._full
+
     def start(self, operation: Operation) -> None:
         """Enter the operation and send it now, or once there is a connection.
 
@@ -168,10 +134,9 @@ class Dispatcher:
             operation.attempts += 1
             self._send(operation.frame)
         if len(self._operations) + self._admitted >= self._max_in_flight:
-            self.is_full = True
+            self._full = True
 
     def send_now(self, frame: bytes) -> None:
-        """Send a frame that has no reply of its own, if there is a connection."""
         if self._send is not None:
             self._send(frame)
 
@@ -199,7 +164,7 @@ class Dispatcher:
                 self._dispatch_standing(frame)
             elif not operation.on_frame(frame, retry):
                 self._standing[correlation_id] = operation
-        if self.is_full:
+        if self._full:
             self._admit()
 
     def connected(self, send: Send) -> None:
@@ -255,7 +220,7 @@ class Dispatcher:
             operation.fail(error)
         self._fail_standing(error)
         self._send = None
-        self.is_full = False
+        self._full = False
         for waiter in (*self._queue, *self._door):
             if not waiter.done():
                 waiter.set_exception(error.with_traceback(None))
@@ -281,7 +246,7 @@ class Dispatcher:
             waiter = self._next_in_queue()
             if not waiter.done():
                 waiter.set_exception(OperationExpired(None, self._queue_timeout))
-        if self.is_full:  # somebody may not have used a place
+        if self._full:  # somebody may not have used a place
             self._admit()
 
     def _is_unsent(self, operation: Operation) -> bool:
@@ -305,7 +270,7 @@ class Dispatcher:
         """The connection cannot take more bytes for now."""
         if self._closed_by is None:
             self._paused = True
-            self.is_full = True
+            self._full = True
 
     def resume(self) -> None:
         self._paused = False
@@ -347,7 +312,7 @@ class Dispatcher:
                 waiter.set_result(None)
                 self._admitted += 1  # who comes before it runs must not take its place
                 places -= 1
-        self.is_full = self._paused or places <= 0
+        self._full = self._paused or places <= 0
 
     def _next_in_queue(self) -> asyncio.Future[None]:
         """Take out the one who came first."""

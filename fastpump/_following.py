@@ -53,7 +53,7 @@ class Following(Reading):
         ...     async for event in subscription.events:
         ...         print(event.event_number)
         """
-        dispatcher = self._dispatcher or self._not_connected()
+        outlet = self._outlet or self._not_connected()
         check_name("stream", stream)
         check_number("start_from", start_from, -1)
         check_count("batch_size", batch_size)
@@ -61,7 +61,7 @@ class Following(Reading):
 
         leader_only = self._leader_only(None)
         read = StreamRead(Forward, batch_size, resolve_link_tos, leader_only, stream)
-        log = StreamLog(dispatcher, self._timeout, read, self._ahead)
+        log = StreamLog(outlet, self._timeout, read, self._ahead)
         subscription = Subscription(log, start_from - 1, buffer_events, buffer_bytes)
         if start_from == -1:
             await subscription.start_now()
@@ -108,7 +108,7 @@ class Following(Reading):
         ...     async for event in subscription.events:
         ...         print(event.position)
         """
-        dispatcher = self._dispatcher or self._not_connected()
+        outlet = self._outlet or self._not_connected()
         start = first_position(Forward, from_position)
         check_count("batch_size", batch_size)
         _check_buffer(buffer_events, buffer_bytes)
@@ -119,11 +119,11 @@ class Following(Reading):
         if isinstance(read, FilteredRead):
             interval = read.window if checkpoint_interval is None else checkpoint_interval
             _check_checkpoints(interval, on_checkpoint)
-            log = FilteredLog(dispatcher, self._timeout, read, self._ahead, interval)
+            log = FilteredLog(outlet, self._timeout, read, self._ahead, interval)
         else:
             check_without_filter("checkpoint_interval", checkpoint_interval)
             check_without_filter("on_checkpoint", on_checkpoint)
-            log = AllLog(dispatcher, self._timeout, read, self._ahead)
+            log = AllLog(outlet, self._timeout, read, self._ahead)
         # Beginning is before the event at Position(0, 0), that position behind it.
         is_everything = from_position is None or from_position is Beginning
         checkpoint = None if is_everything else start

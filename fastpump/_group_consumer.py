@@ -12,9 +12,9 @@ from uuid import UUID
 
 from fastpump._answers import MAX_IDS, Answers, Nak
 from fastpump._bell import Bell
-from fastpump._dispatcher import Outlet
 from fastpump._events import Event, Events, delivery_of
 from fastpump._group_operations import ConnectToGroup, group_key
+from fastpump._outlet import Outlet
 from fastpump._subscribing import Confirmation, Wire, was_out_of_reach
 from fastpump.exceptions import ConnectionLost, ProtocolError
 
@@ -25,15 +25,15 @@ class Group(Wire):
     """A persistent subscription as its consumer needs it.
 
     Args:
-        dispatcher, timeout: as for `Wire`.
+        outlet, timeout: as for `Wire`.
         stream, name: which one.
         in_flight: how many events may be unanswered at this consumer.
     """
 
     def __init__(
-        self, dispatcher: Outlet, timeout: float, stream: str, name: str, in_flight: int
+        self, outlet: Outlet, timeout: float, stream: str, name: str, in_flight: int
     ) -> None:
-        super().__init__(dispatcher, timeout)
+        super().__init__(outlet, timeout)
         self.stream = stream
         self.in_flight = in_flight
         self.key = group_key(stream, name)
@@ -46,14 +46,14 @@ class Group(Wire):
         operation = ConnectToGroup(
             correlation_id, frame, consumer, self._timeout, self.key, comes_back
         )
-        self._dispatcher.start(operation)
+        self._outlet.start(operation)
         return operation
 
     def new_id(self) -> bytes:
-        return self._dispatcher.correlation_ids.next()
+        return self._outlet.correlation_ids.next()
 
     def send(self, frame: bytes) -> None:
-        self._dispatcher.send_now(frame)
+        self._outlet.send_now(frame)
 
 
 class GroupConsumer:

@@ -175,12 +175,12 @@ class Grouping(Requesting):
         ...     async for event in subscription.events:
         ...         await subscription.ack(event)
         """
-        dispatcher = self._dispatcher or self._not_connected()
+        outlet = self._outlet or self._not_connected()
         check_name("subscription", subscription)
         check_name("stream", stream)
         check_number("in_flight", in_flight, 1, MAX_INT32)
         correlation_id = self._new_id(conversation_id, "conversation_id")
-        group = Group(dispatcher, self._timeout, stream, subscription, in_flight)
+        group = Group(outlet, self._timeout, stream, subscription, in_flight)
         consumer = GroupConsumer(group)
         await consumer.start(correlation_id)
         return PersistentSubscription(consumer, auto_ack)

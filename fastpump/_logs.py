@@ -10,8 +10,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
-from fastpump._dispatcher import Outlet
 from fastpump._events import AllStreamSlice, Event
+from fastpump._outlet import Outlet
 from fastpump._read_ahead import ReadAhead
 from fastpump._reads import FilteredRead, Read, StreamRead
 from fastpump._subscribing import (
@@ -44,8 +44,8 @@ class Log(Wire, ABC):
 
     tells_checkpoints = False
 
-    def __init__(self, dispatcher: Outlet, timeout: float, read: Read, ahead: Ahead) -> None:
-        super().__init__(dispatcher, timeout)
+    def __init__(self, outlet: Outlet, timeout: float, read: Read, ahead: Ahead) -> None:
+        super().__init__(outlet, timeout)
         self._read = read
         self._ahead = ahead
 
@@ -84,9 +84,9 @@ class Log(Wire, ABC):
 
     def subscribe(self, subscriber: FilteredSubscriber) -> SubscribeToStream:
         """Ask the server for pushes."""
-        correlation_id = self._dispatcher.correlation_ids.next()
+        correlation_id = self._outlet.correlation_ids.next()
         operation = self._operation(correlation_id, subscriber)
-        self._dispatcher.start(operation)
+        self._outlet.start(operation)
         return operation
 
     @abstractmethod
@@ -164,9 +164,9 @@ class FilteredLog(AllLog):
     _read: FilteredRead
 
     def __init__(
-        self, dispatcher: Outlet, timeout: float, read: FilteredRead, ahead: Ahead, interval: int
+        self, outlet: Outlet, timeout: float, read: FilteredRead, ahead: Ahead, interval: int
     ) -> None:
-        super().__init__(dispatcher, timeout, read, ahead)
+        super().__init__(outlet, timeout, read, ahead)
         self._interval = interval
 
     def end_of_page(self, page: AllStreamSlice) -> Position | None:

@@ -13,9 +13,9 @@ from fastpump._arguments import (
     first_position,
     search_window,
 )
-from fastpump._dispatcher import perform
 from fastpump._event_feed import EventFeed
 from fastpump._operations import ReadEvent
+from fastpump._outlet import perform
 from fastpump._read_ahead import ReadAhead, Slot
 from fastpump._reads import FilteredRead, LogRead, Read, StreamRead
 from fastpump._requesting import Requesting
@@ -242,23 +242,23 @@ class Reading(Requesting):
 
     def _page(self, read: Read, start: Any, correlation_id: UUID | None) -> Awaitable[Any]:
         """The page of a read that starts there."""
-        dispatcher = self._dispatcher or self._not_connected()
+        outlet = self._outlet or self._not_connected()
         wire_id = self._new_id(correlation_id)
         operation = read.page(start, wire_id, self._futures.new(), self._timeout)
-        return perform(dispatcher, operation)
+        return perform(outlet, operation)
 
     def _ahead(self, read: Read, start: Any, correlation_id: UUID | None = None) -> ReadAhead[Any]:
         """The pages of a read from there on; the id is that of the first one's request."""
-        dispatcher = self._dispatcher or self._not_connected()
+        outlet = self._outlet or self._not_connected()
         first_id = correlation_id
 
         def ask(start: Any, slot: Slot) -> None:
             nonlocal first_id
             wire_id = self._new_id(first_id)
             first_id = None
-            dispatcher.start(read.page(start, wire_id, slot, self._timeout))
+            outlet.start(read.page(start, wire_id, slot, self._timeout))
 
-        return ReadAhead(read.course(start), ask, lambda: dispatcher.is_full)
+        return ReadAhead(read.course(start), ask, outlet.is_full)
 
     def _log_read(
         self,

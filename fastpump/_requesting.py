@@ -1,4 +1,4 @@
-"""What all operations of a client need: a dispatcher to give them to, and a place to wait."""
+"""What all operations of a client need: an outlet to give them to, and a place to wait."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Awaitable
 from typing import Any, NoReturn
 from uuid import UUID
 
-from fastpump._dispatcher import Outlet, perform
 from fastpump._futures import Futures
 from fastpump._operation import Operation
+from fastpump._outlet import Outlet, perform
 from fastpump.exceptions import ClientClosed, UsageError
 
 
 class Requesting:
     """The base of what offers operations. It belongs to the event loop it is connected on."""
 
-    _dispatcher: Outlet | None
+    _outlet: Outlet | None
     """None before the client is connected."""
     _loop: asyncio.AbstractEventLoop
     _futures: Futures
@@ -34,15 +34,15 @@ class Requesting:
         number: int = 0,
     ) -> Awaitable[Any]:
         """Start an operation of this kind; await what it ends with."""
-        dispatcher = self._dispatcher or self._not_connected()
+        outlet = self._outlet or self._not_connected()
         waiter = self._futures.new()
         operation = kind(correlation_id, frame, waiter, self._timeout, stream, number)
-        return perform(dispatcher, operation)
+        return perform(outlet, operation)
 
     def _new_id(self, wanted: UUID | None, argument: str = "correlation_id") -> bytes:
-        dispatcher = self._dispatcher or self._not_connected()
+        outlet = self._outlet or self._not_connected()
         if wanted is None:
-            return dispatcher.correlation_ids.next()
+            return outlet.correlation_ids.next()
         if not isinstance(wanted, UUID) or wanted.int == 0:
             raise UsageError(argument, f"must be a UUID that is not all zero, not {wanted!r}")
         return wanted.bytes_le

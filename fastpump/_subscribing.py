@@ -10,11 +10,11 @@ from typing import NamedTuple, Protocol
 
 from fastpump import _cold
 from fastpump._commands import Command
-from fastpump._dispatcher import Outlet
 from fastpump._events import Events
 from fastpump._framing import Frame, encode_frame
 from fastpump._operation import Operation, Retry
 from fastpump._operations import Filtered
+from fastpump._outlet import Outlet
 from fastpump._replies import decode_pushes
 from fastpump.exceptions import (
     ConnectionLost,
@@ -216,14 +216,14 @@ class SubscribeToFiltered(Filtered, SubscribeToStream):
 class Wire:
     """What a subscription needs to talk to the server."""
 
-    def __init__(self, dispatcher: Outlet, timeout: float) -> None:
-        self._dispatcher = dispatcher
+    def __init__(self, outlet: Outlet, timeout: float) -> None:
+        self._outlet = outlet
         self._timeout = timeout
 
     def unsubscribe(self, operation: Subscribe) -> None:
         """Ask the server to stop."""
         operation.leave()
-        self._dispatcher.send_now(operation.take_back())
+        self._outlet.send_now(operation.take_back())
 
 
 def was_out_of_reach(error: BaseException | None) -> bool:

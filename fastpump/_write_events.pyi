@@ -1,12 +1,14 @@
+from collections.abc import Awaitable
 from typing import Any
 from uuid import UUID
 
 from fastpump._commands import Command
 from fastpump._framing import Frame
 from fastpump._futures import Futures
-from fastpump._ids import CorrelationIds
 from fastpump._operation import Retry
 from fastpump._operations import Change
+from fastpump._outlet import Outlet
+from fastpump._replies import WriteResult
 
 class WriteEvents(Change):
     reply: Command
@@ -14,11 +16,10 @@ class WriteEvents(Change):
     def on_reply(self, frame: Frame, retry: Retry) -> None: ...
 
 class SingleWrites:
-    def __init__(
-        self, ids: CorrelationIds, futures: Futures, timeout: float, require_master: bool
-    ) -> None: ...
-    def new(
+    def __init__(self, futures: Futures, timeout: float, require_master: bool) -> None: ...
+    def perform(
         self,
+        outlet: Outlet,
         stream: str,
         expected_version: int,
         type: str,
@@ -26,4 +27,4 @@ class SingleWrites:
         metadata: Any,
         id: UUID | None,
         require_master: bool | None,
-    ) -> WriteEvents: ...
+    ) -> Awaitable[WriteResult]: ...

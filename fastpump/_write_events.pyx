@@ -5,8 +5,8 @@ from libc.stdint cimport int64_t
 
 from fastpump._framing cimport Frame
 from fastpump._futures cimport Futures
-from fastpump._ids cimport CorrelationIds
 from fastpump._operations cimport Change
+from fastpump._outlet cimport Outlet, perform
 from fastpump._replies cimport WriteResult, decode_write_completed
 from fastpump._requests cimport encode_write_event
 
@@ -33,30 +33,31 @@ cdef class WriteEvents(Change):
 
 
 cdef class SingleWrites:
-    """Makes the writes of single events.
+    """Writes single events.
 
     Args:
-        ids, futures: where their correlation ids and waiters come from.
+        futures: makes their waiters.
         timeout: as for `Operation`.
         require_master: what holds for a write that does not say itself.
     """
 
-    cdef CorrelationIds ids
     cdef Futures futures
     cdef double timeout
     cdef bint require_master
 
-    def __init__(self, CorrelationIds ids, Futures futures, double timeout, bint require_master):
-        self.ids = ids
+    def __init__(self, Futures futures, double timeout, bint require_master):
         self.futures = futures
         self.timeout = timeout
         self.require_master = require_master
 
-    def new(self, stream, int64_t expected_version, type, data, metadata, id, require_master):
-        """A write of one event, the arguments of which are those of `NewEvent`."""
+    def perform(
+        self, Outlet outlet not None, stream, int64_t expected_version, type, data, metadata, id,
+        require_master,
+    ):
+        """Write an event, the arguments of which are those of `NewEvent`; await the result."""
         # Its __init__ would be one more call with all of this. What is not set is zero, as there.
         cdef WriteEvents write = WriteEvents.__new__(WriteEvents)
-        write.correlation_id = self.ids.next()
+        write.correlation_id = outlet.correlation_ids.next()
         write.frame = encode_write_event(
             write.correlation_id, stream, expected_version, type, data, metadata, id,
             self.require_master if require_master is None else require_master,
@@ -65,4 +66,4 @@ cdef class SingleWrites:
         write.timeout = self.timeout
         write.stream = stream
         write.number = expected_version
-        return write
+        return perform(outlet, write)

@@ -7,7 +7,6 @@ from typing import Any
 from uuid import UUID
 
 from fastpump._arguments import check_callback, check_expected_version, check_number, collect
-from fastpump._dispatcher import perform
 from fastpump._requesting import Requesting
 from fastpump._requests import encode_write_events
 from fastpump._write_events import SingleWrites, WriteEvents
@@ -61,12 +60,12 @@ class Writing(Requesting):
 
         >>> await client.publish_event("account-7", "opened", {"owner": "Ada"})
         """
-        dispatcher = self._dispatcher or self._not_connected()
+        outlet = self._outlet or self._not_connected()
         if expected_version is not ANY:
             check_expected_version(expected_version)
-        write = self._writes.new(stream, expected_version, type, body, metadata, id, require_master)
-        result: WriteResult = await perform(dispatcher, write)
-        return result
+        return await self._writes.perform(
+            outlet, stream, expected_version, type, body, metadata, id, require_master
+        )
 
     async def publish(
         self,
@@ -168,7 +167,7 @@ class Writing(Requesting):
         >>> async with client.publisher() as publisher:
         ...     await publisher.send("account-7", fastpump.NewEvent("opened", data={"n": 1}))
         """
-        dispatcher = self._dispatcher or self._not_connected()
+        outlet = self._outlet or self._not_connected()
         check_number("max_batch_events", max_batch_events, 1)
         check_number("max_batch_bytes", max_batch_bytes, 1, MAX_BATCH_BYTES)
         check_number("max_in_flight_events", max_in_flight_events, 1)
@@ -180,7 +179,7 @@ class Writing(Requesting):
         if guard is not None and not isinstance(guard, Guard):
             raise UsageError("guard", f"must be a Guard, not {guard!r:.80}")
         return Publisher(
-            dispatcher,
+            outlet,
             self._loop,
             self._timeout,
             max_batch_events=max_batch_events,

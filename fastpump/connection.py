@@ -75,7 +75,7 @@ class Client(Operating):
         self._timeout = settings.operation_timeout
         self._require_master = settings.require_master
         self._connector: Connector | None = None
-        self._dispatcher = None
+        self._outlet = None
 
     def __repr__(self) -> str:
         state = ConnectorState.Begin if self._connector is None else self._connector.state
@@ -104,9 +104,7 @@ class Client(Operating):
         self._loop = asyncio.get_running_loop()
         self._futures = Futures(self._loop)
         dispatcher = Dispatcher(self._settings)
-        self._writes = SingleWrites(
-            dispatcher.correlation_ids, self._futures, self._timeout, self._require_master
-        )
+        self._writes = SingleWrites(self._futures, self._timeout, self._require_master)
         self._connector = Connector(
             self._discoverer,
             dispatcher,
@@ -115,9 +113,9 @@ class Client(Operating):
             self._settings,
             self._listeners.tell,
         )
-        self._dispatcher = dispatcher
+        self._outlet = dispatcher
         if self._telemetry is not None:
-            self._dispatcher = self._telemetry.observe(dispatcher, self._connector.address)
+            self._outlet = self._telemetry.observe(dispatcher, self._connector.address)
         await self._connector.start()
 
     async def close(self) -> None:
@@ -173,8 +171,8 @@ class Client(Operating):
 
         >>> await client.acting_as(("ops", "secret")).get("$stats-127.0.0.1:2113")
         """
-        dispatcher = self._dispatcher or self._not_connected()
-        return ActingClient(self, dispatcher, credential_of("credential", credential))
+        outlet = self._outlet or self._not_connected()
+        return ActingClient(self, outlet, credential_of("credential", credential))
 
 
 def connect(

@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Any
 
 from fastpump._arguments import check_expected_version, check_name
-from fastpump._dispatcher import Outlet
+from fastpump._outlet import Outlet
 from fastpump._packing import Batch, Lane, Packer
 from fastpump._requests import encode_batch
 from fastpump._write_events import WriteEvents
@@ -135,7 +135,7 @@ class Publisher:
 
     def __init__(
         self,
-        dispatcher: Outlet,
+        outlet: Outlet,
         loop: asyncio.AbstractEventLoop,
         timeout: float,
         *,
@@ -149,7 +149,7 @@ class Publisher:
         guard: Guard | None,
         require_master: bool,
     ) -> None:
-        self._dispatcher = dispatcher
+        self._outlet = outlet
         self._timeout = timeout
         self._max_delay = max_delay
         self._on_result = on_result
@@ -433,12 +433,12 @@ class Publisher:
             await self._start_ready()
 
     async def _start_ready(self) -> None:
-        dispatcher, ready = self._dispatcher, self._packer.ready
+        outlet, ready = self._outlet, self._packer.ready
         while ready:
             self._settle_answers()
-            if dispatcher.is_full:
+            if outlet.is_full():
                 try:
-                    await dispatcher.room()
+                    await outlet.room()
                 except FastpumpError:
                     continue  # nothing was asked for that could expire; who is closed is not full
             self._start(ready.popleft())
@@ -456,11 +456,11 @@ class Publisher:
         if version is None:
             self._ask_guard(lane, batch, None)
             return
-        correlation_id = self._dispatcher.correlation_ids.next()
+        correlation_id = self._outlet.correlation_ids.next()
         try:
             frame = encode_batch(correlation_id, batch, version, self._require_master)
             write = _Write(lane, batch, self._on_answer)
-            self._dispatcher.start(
+            self._outlet.start(
                 WriteEvents(correlation_id, frame, write, self._timeout, lane.stream, version)
             )
         except FastpumpError as error:

@@ -23,9 +23,9 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from fastpump._commands import name_of
-from fastpump._dispatcher import Outlet
 from fastpump._events import AllStreamSlice, Event, Events, StreamSlice
 from fastpump._operation import Operation, Waiter
+from fastpump._outlet import Detour, Outlet
 from fastpump._replies import WriteResult
 from fastpump._subscribing import Confirmation, Subscribe, Subscriber
 from fastpump.exceptions import UsageError
@@ -176,23 +176,16 @@ class Observation:
         return span, self._name, time.perf_counter() - self._begin
 
 
-class _ObservedOutlet:
+class _ObservedOutlet(Detour):
     def __init__(self, outlet: Outlet, telemetry: Telemetry, address: Address) -> None:
-        self._outlet = outlet
+        super().__init__(outlet)
         self._telemetry = telemetry
         self._address = address
-        self.correlation_ids = outlet.correlation_ids
-        self.room = outlet.room
-        self.send_now = outlet.send_now
-
-    @property
-    def is_full(self) -> bool:
-        return self._outlet.is_full
 
     def start(self, operation: Any) -> None:
         observation = self._telemetry.begin(operation, *self._address())
         if observation is None:
-            self._outlet.start(operation)
+            super().start(operation)
             return
         if isinstance(operation, Subscribe):
             operation.waiter.subscriber = _ObservedSubscriber(
@@ -201,7 +194,7 @@ class _ObservedOutlet:
         else:
             operation.waiter = _ObservedWaiter(operation.waiter, observation)
         try:
-            self._outlet.start(operation)
+            super().start(operation)
         except BaseException as error:
             observation.end(error)
             raise

@@ -38,6 +38,7 @@ LEVELS = (
         "_dispatcher",
         "_operation",
         "_operations",
+        "_outlet",
         "_write_events",
         "_settings",
         "_outbox",

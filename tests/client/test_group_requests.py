@@ -499,8 +499,8 @@ async def test_cancelled_before_the_confirmation() -> None:
         link.send_raw(push(request, 0))
         link.reply(request, DROPPED, reason=0)
         await link.nothing_more()
-        assert isinstance(client._dispatcher, Dispatcher)
-        assert client._dispatcher.unknown_frames == 0
+        assert isinstance(client._outlet, Dispatcher)
+        assert client._outlet.unknown_frames == 0
 
 
 @pytest.mark.parametrize("garbage", [b"\x0a\xff", b"", b"\x0a\x00", b"\x10\x01"])

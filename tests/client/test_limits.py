@@ -253,9 +253,9 @@ async def test_after_the_end_nobody_waits_for_a_place() -> None:
     dispatcher.resume()  # gives the only place away
     dispatcher.close(ClientClosed("The client was closed"))
     dispatcher.pause()  # as a transport does that has something left to send
-    assert not dispatcher.is_full
+    assert not dispatcher.is_full()
     dispatcher.resume()
-    assert not dispatcher.is_full
+    assert not dispatcher.is_full()
     await waiting
 
 
@@ -263,9 +263,9 @@ async def test_a_full_transport_is_gone_with_its_connection() -> None:
     dispatcher = Dispatcher(ConnectionSettings())
     dispatcher.connected(lambda _: None)
     dispatcher.pause()
-    assert dispatcher.is_full
+    assert dispatcher.is_full()
     dispatcher.disconnected(ConnectionLost("The connection was lost"))
-    assert not dispatcher.is_full
+    assert not dispatcher.is_full()
 
 
 async def test_conn_10_a_place_that_was_not_used_is_not_lost() -> None:
@@ -308,7 +308,7 @@ async def test_conn_09_a_publisher_does_not_expire() -> None:
 
 async def test_conn_10_a_place_that_is_not_taken_goes_to_the_next() -> None:
     async with connected(max_in_flight=1) as (client, link, _):
-        dispatcher = client._dispatcher
+        dispatcher = client._outlet
         assert dispatcher is not None
         first = soon(client.ping())
         request = await link.expect("Ping")

@@ -40,7 +40,7 @@ class Callers:
 
     async def call(self) -> None:
         dispatcher = self.dispatcher
-        if dispatcher.is_full:
+        if dispatcher.is_full():
             await dispatcher.room()
         waiter, request_id = asyncio.Future[Any](), dispatcher.correlation_ids.next()
         dispatcher.start(Ping(request_id, frame("Ping", request_id), waiter, 1.0))
@@ -131,10 +131,10 @@ async def test_no_place_is_lost_or_given_twice(seed: int, monkeypatch: pytest.Mo
     for call in callers.calls:
         assert call.cancelled() or isinstance(call.exception(), (FastpumpError, type(None)))
     dispatcher = callers.dispatcher
-    assert (dispatcher.waiting, dispatcher.is_full) == (0, False)
+    assert (dispatcher.waiting, dispatcher.is_full()) == (0, False)
     last = [soon(callers.call()) for _ in range(callers.limit)]
     await asyncio.sleep(0)
-    assert (dispatcher.in_flight, dispatcher.is_full) == (callers.limit, True)
+    assert (dispatcher.in_flight, dispatcher.is_full()) == (callers.limit, True)
     dispatcher.close(ClientClosed("closed"))
     outcomes = await asyncio.gather(*last, return_exceptions=True)
     assert all(isinstance(outcome, ClientClosed) for outcome in outcomes)

@@ -186,8 +186,8 @@ class Client(Reading, Writing):
         self._futures = Futures(self._loop)
         self._timeout = settings.operation_timeout
         self._require_master = False
-        self._dispatcher = dispatcher = Dispatcher(settings)
-        self._writes = SingleWrites(dispatcher.correlation_ids, self._futures, self._timeout, False)
+        self._outlet = dispatcher = Dispatcher(settings)
+        self._writes = SingleWrites(self._futures, self._timeout, False)
         self.link = ConnectionProtocol(
             on_frames=dispatcher.dispatch,
             on_lost=lambda protocol, error: None,
