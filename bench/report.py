@@ -15,12 +15,12 @@ from latency import LATENCIES, PERCENTILES, of_rounds
 
 if TYPE_CHECKING:
     from latency import Latency
-    from rows import Load, Row
+    from rows import Floor, Load, Row
 
 CLIENTS = ("fastpump", "photon-pump")
 LIMIT = "limit"
 NOTHING = "–"
-HEADINGS = ("Work", "× photon-pump", "× limit", "fastpump", "photon-pump", "limit", "spread")
+HEADINGS = ("Work", "× photon-pump", "× limit", "floors", *CLIENTS, LIMIT, "spread", "")
 
 
 class Results:
@@ -56,11 +56,12 @@ def markdown(results: Results, rows: list[Row], load: Load, rounds: int, before:
         f"events of about 200 bytes of JSON, pages of {load.page}.",
         "",
         line(HEADINGS),
-        line(["---"] + ["---:"] * (len(HEADINGS) - 1)),
+        line(["---"] + ["---:"] * (len(HEADINGS) - 2) + ["---"]),
         *(line(cells(results, row)) for row in rows),
         "",
-        "The last four columns: events per second, and the distance of the fastest and the slowest "
-        "round in the least steady of them.",
+        "Floors: what is to be reached at least, times photon-pump and of the limit, or in events "
+        "per second. Behind them: events per second, and the distance of the fastest and the "
+        "slowest round in the least steady of the three.",
     ]
     lines += latency_lines(results)
     if results.errors:
@@ -80,9 +81,25 @@ def cells(results: Results, row: Row) -> list[str]:
         row.title,
         ratio(ours, theirs),
         ratio(ours, limit),
+        floors(row.floor),
         *(amount(rate) for rate in (ours, theirs, limit)),
         f"{spread:.0%}",
+        "missed" if is_missed(row.floor, ours, theirs, limit) else "",
     ]
+
+
+def floors(floor: Floor) -> str:
+    ratios = [f"{value:g}" for value in (floor.photonpump, floor.limit) if value is not None]
+    return ", ".join(ratios) or amount(floor.rate)
+
+
+def is_missed(floor: Floor, ours: float | None, theirs: float | None, limit: float | None) -> bool:
+    """Whether what was measured is below what is asked."""
+    compared = ((floor.photonpump, theirs), (floor.limit, limit), (floor.rate, 1.0))
+    return ours is not None and any(
+        other is not None and asked is not None and ours < asked * other
+        for asked, other in compared
+    )
 
 
 def latency_lines(results: Results) -> list[str]:
