@@ -59,9 +59,9 @@ def markdown(results: Results, rows: list[Row], load: Load, rounds: int, before:
         line(["---"] + ["---:"] * (len(HEADINGS) - 2) + ["---"]),
         *(line(cells(results, row)) for row in rows),
         "",
-        "Floors: what is to be reached at least, times photon-pump and of the limit, or in events "
-        "per second. Behind them: events per second, and the distance of the fastest and the "
-        "slowest round in the least steady of the three.",
+        "Floors: what is to be reached at least, times photon-pump if nothing else is said. Behind "
+        "them: events per second, and the distance of the fastest and the slowest round in the "
+        "least steady of the three.",
     ]
     lines += latency_lines(results)
     if results.errors:
@@ -84,22 +84,29 @@ def cells(results: Results, row: Row) -> list[str]:
         floors(row.floor),
         *(amount(rate) for rate in (ours, theirs, limit)),
         f"{spread:.0%}",
-        "missed" if is_missed(row.floor, ours, theirs, limit) else "",
+        verdict(row.floor, ours, theirs, limit),
     ]
 
 
 def floors(floor: Floor) -> str:
-    ratios = [f"{value:g}" for value in (floor.photonpump, floor.limit) if value is not None]
-    return ", ".join(ratios) or amount(floor.rate)
-
-
-def is_missed(floor: Floor, ours: float | None, theirs: float | None, limit: float | None) -> bool:
-    """Whether what was measured is below what is asked."""
-    compared = ((floor.photonpump, theirs), (floor.limit, limit), (floor.rate, 1.0))
-    return ours is not None and any(
-        other is not None and asked is not None and ours < asked * other
-        for asked, other in compared
+    asked = (
+        floor.photonpump and f"{floor.photonpump:g} ×",
+        floor.limit and f"{floor.limit:g} × limit",
+        floor.rate and amount(floor.rate),
     )
+    return ", ".join(filter(None, asked)) or NOTHING
+
+
+def verdict(floor: Floor, ours: float | None, theirs: float | None, limit: float | None) -> str:
+    """Whether what was measured is below a floor; a dash where one could not be looked at."""
+    reached = [
+        None if ours is None or base is None else ours >= asked * base
+        for asked, base in zip(floor, (theirs, limit, 1.0), strict=True)
+        if asked is not None
+    ]
+    if False in reached:
+        return "missed"
+    return NOTHING if None in reached else ""
 
 
 def latency_lines(results: Results) -> list[str]:
@@ -144,8 +151,7 @@ def milliseconds(percentiles: list[float] | None) -> list[str]:
 def ratio(ours: float | None, other: float | None) -> str:
     if ours is None or other is None:
         return NOTHING
-    value = ours / other
-    return f"**{value:.0f}**" if value >= 10 else f"**{value:.2g}**"
+    return f"**{ours / other:.3g}**"
 
 
 def amount(rate: float | None) -> str:

@@ -36,49 +36,67 @@ class Floor(NamedTuple):
 class Row(NamedTuple):
     name: str
     title: str
-    floor: Floor = Floor()
     limit: str | None = None
     """Which of the limits in run.py bounds this row; None where there is none."""
     reads_all: bool = False
     """One unit reads the whole log: the count is checked."""
     busy_poll: float = 0.0
     """What fastpump connects with; photon-pump has nothing like it."""
+    floor: Floor = Floor()
 
 
 ROWS = (
-    Row("get", "`get()` page after page, length only", Floor(40, 0.9), "page", reads_all=True),
-    Row("slices", "whole slices, read ahead, length only", Floor(40, 0.9), "pages", reads_all=True),
+    Row(
+        "get",
+        "`get()` page after page, length only",
+        "page",
+        reads_all=True,
+        floor=Floor(photonpump=40, limit=0.9),
+    ),
+    Row(
+        "slices",
+        "whole slices, read ahead, length only",
+        "pages",
+        reads_all=True,
+        floor=Floor(photonpump=40, limit=0.9),
+    ),
     Row(
         "iter_events",
         "`iter()`, number and type touched",
-        Floor(20, 0.4),
         "pages",
         reads_all=True,
+        floor=Floor(photonpump=20, limit=0.4),
     ),
-    Row("iter_json", "`iter()`, the same and `event.json()`", Floor(10), "pages", reads_all=True),
-    Row("iter_all", "`iter_all()`, number and type touched", limit="pages", reads_all=True),
+    Row(
+        "iter_json",
+        "`iter()`, the same and `event.json()`",
+        "pages",
+        reads_all=True,
+        floor=Floor(photonpump=10),
+    ),
+    Row("iter_all", "`iter_all()`, number and type touched", "pages", reads_all=True),
     Row(
         "live",
         "`subscribe_to()`, pushes, number and type touched",
-        Floor(40),
         "live",
         reads_all=True,
+        floor=Floor(photonpump=40),
     ),
-    Row("live_slices", "the same in whole batches, length only", limit="live", reads_all=True),
+    Row("live_slices", "the same in whole batches, length only", "live", reads_all=True),
     Row(
         "catch_up",
         "`subscribe_to(start_from=0)`, number and type touched",
-        limit="pages",
+        "pages",
         reads_all=True,
     ),
-    Row("publish_sequential", "publish, one after another", Floor(8), "writes"),
-    Row("publish_polling", "the same with `busy_poll`", limit="polls", busy_poll=0.001),
-    Row("publish_concurrent", "publish singly, 1,000 in flight", Floor(20)),
-    Row("publish_batches", "publish in batches of 100", Floor(10)),
+    Row("publish_sequential", "publish, one after another", "writes", floor=Floor(photonpump=8)),
+    Row("publish_polling", "the same with `busy_poll`", "polls", busy_poll=0.001),
+    Row("publish_concurrent", "publish singly, 1,000 in flight", floor=Floor(photonpump=20)),
+    Row("publish_batches", "publish in batches of 100", floor=Floor(photonpump=10)),
     Row("bulk_dicts", "`publisher()`, 1,000 streams, `dict` bodies"),
     Row("bulk_bytes", "the same, ready `bytes`"),
-    Row("bulk_small_dicts", "the same, small `dict` bodies", Floor(rate=1_200_000)),
-    Row("bulk_small_bytes", "the same, small ready `bytes`", Floor(rate=2_500_000)),
+    Row("bulk_small_dicts", "the same, small `dict` bodies", floor=Floor(rate=1_200_000)),
+    Row("bulk_small_bytes", "the same, small ready `bytes`", floor=Floor(rate=2_500_000)),
 )
 
 

@@ -1,6 +1,6 @@
 """fastpump: an asyncio client for Event Store as fast as the socket allows.
 
-General layout, from the top down; a module imports only from those below it:
+General layout, from the top down; a module imports only from those below it, or beside it:
 
     cli/, __main__     the command line
     sync               the client for threads and scripts: calls that wait (`_blocking`),
@@ -25,9 +25,10 @@ General layout, from the top down; a module imports only from those below it:
     discovery          a cluster's members, selectors that choose one, retry policies
     _protocol          the asyncio side of one connection: receive, heartbeats, write flow
     _reads, _read_ahead    what is read, page by page; pages asked for before they are needed
-    _outlet, _dispatcher    where operations are started; frames to operations, by correlation id
-    _operation, _operations, _subscribing, _group_operations
-                       one class per request: its frame, its replies, how it ends
+    _dispatcher        frames to operations, by correlation id
+    _subscribing, _group_operations, _operations, _operation
+                       one class per request: its frame, its replies, how it ends; where they are
+                       started (`_outlet`)
     _settings          how a client connects: time limits, counts, TLS
     _statistics        what a client tells of itself in numbers
     guard              at which versions a publisher writes

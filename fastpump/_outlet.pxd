@@ -12,7 +12,7 @@ cdef class Outlet:
 
 
 cdef class Detour(Outlet):
-    cdef readonly Outlet outlet
+    cdef Outlet _outlet
 
 
 cpdef object perform(Outlet outlet, Operation operation)

@@ -44,19 +44,19 @@ class Detour(Outlet):
 
     def __init__(self, outlet: Outlet) -> None:
         super().__init__(outlet.correlation_ids)
-        self.outlet = outlet
+        self._outlet = outlet
 
     def is_full(self) -> bool:
-        return self.outlet.is_full()
+        return self._outlet.is_full()
 
     async def room(self) -> None:
-        await self.outlet.room()
+        await self._outlet.room()
 
     def start(self, operation: Operation) -> None:
-        self.outlet.start(operation)
+        self._outlet.start(operation)
 
     def send_now(self, frame: bytes) -> None:
-        self.outlet.send_now(frame)
+        self._outlet.send_now(frame)
 
 
 def perform(outlet: Outlet, operation: Operation) -> Awaitable[Any]:

@@ -17,7 +17,7 @@ class WriteEvents(Change):
 
 class SingleWrites:
     def __init__(self, futures: Futures, timeout: float, require_master: bool) -> None: ...
-    def perform(
+    def write(
         self,
         outlet: Outlet,
         stream: str,

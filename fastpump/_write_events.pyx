@@ -50,7 +50,7 @@ cdef class SingleWrites:
         self.timeout = timeout
         self.require_master = require_master
 
-    def perform(
+    def write(
         self, Outlet outlet not None, stream, int64_t expected_version, type, data, metadata, id,
         require_master,
     ):

@@ -63,7 +63,7 @@ class Writing(Requesting):
         outlet = self._outlet or self._not_connected()
         if expected_version is not ANY:
             check_expected_version(expected_version)
-        return await self._writes.perform(
+        return await self._writes.write(
             outlet, stream, expected_version, type, body, metadata, id, require_master
         )
 

@@ -8,8 +8,9 @@
 It needs the extra `opentelemetry`. Names are those of OpenTelemetry's conventions for clients of
 databases where they have one. Without it a client has no trace of it, and pays nothing.
 
-A span reaches from the call of the operation to its end, over reconnects; that of a subscription to
-its confirmation. An operation that its caller gave up ends when its reply is let go.
+A span reaches from the start of the operation, which is its call unless that waits for room, to its
+end, over reconnects; that of a subscription to its confirmation. An operation that its caller gave
+up ends when its reply is let go.
 """
 
 from __future__ import annotations
@@ -92,7 +93,7 @@ class Telemetry:
         self._failed = trace.StatusCode.ERROR
         meter = metrics.get_meter("fastpump", meter_provider=meter_provider)
         self._duration = meter.create_histogram(
-            "db.client.operation.duration", "s", "Time from an operation's call to its end"
+            "db.client.operation.duration", "s", "Time from an operation's start to its end"
         )
         self._read = meter.create_counter(
             "fastpump.client.events.read", "{event}", "Events received"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import shutil
 import subprocess
 import sys
@@ -36,20 +35,6 @@ def test_the_comparison(tmp_path: Path) -> None:
     rows = [line for line in report.splitlines() if line.startswith("| `get()`")]
     assert len(rows) == 1
     assert "| from publish to the subscriber's loop |" in report
-
-
-def test_what_misses_its_floor(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(BENCH))
-    report, rows = importlib.import_module("report"), importlib.import_module("rows")
-    both, rate = rows.Floor(40, 0.9), rows.Floor(rate=1_200_000)
-    assert (report.floors(both), report.floors(rate)) == ("40, 0.9", "1,200,000")
-    assert not report.is_missed(both, 40.0, 1.0, 44.0)
-    assert report.is_missed(both, 40.0, 1.0, 45.0)
-    assert report.is_missed(both, 39.9, 1.0, 40.0)
-    assert not report.is_missed(both, 40.0, None, None)
-    assert not report.is_missed(both, None, 1.0, 44.0)
-    assert report.is_missed(rate, 1_199_999.0, None, None)
-    assert not report.is_missed(rows.Floor(), 1.0, 2.0, 2.0)
 
 
 def test_the_node() -> None:

@@ -308,11 +308,11 @@ async def test_conn_09_a_publisher_does_not_expire() -> None:
 
 async def test_conn_10_a_place_that_is_not_taken_goes_to_the_next() -> None:
     async with connected(max_in_flight=1) as (client, link, _):
-        dispatcher = client._outlet
-        assert dispatcher is not None
+        outlet = client._outlet
+        assert outlet is not None
         first = soon(client.ping())
         request = await link.expect("Ping")
-        leaving, last = soon(dispatcher.room()), soon(client.ping())
+        leaving, last = soon(outlet.room()), soon(client.ping())
         link.reply(request)
         link.reply(await link.expect("Ping"))
         await asyncio.gather(first, leaving, last)

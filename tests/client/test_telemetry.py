@@ -150,6 +150,25 @@ async def test_acting_as_somebody_else_is_observed_too() -> None:
         assert exported.span("ReadStreamEventsForward").status.status_code is StatusCode.ERROR
 
 
+async def test_who_waits_for_room_has_no_span_yet() -> None:
+    exported = Exported()
+    async with connected(max_in_flight=1, telemetry=exported.telemetry) as (client, link, _):
+        view = client.acting_as(ADMIN)
+        first, given_up, last = (
+            soon(each.publish_event("s", "t")) for each in (client, view, view)
+        )
+        request = await link.expect("WriteEvents")
+        assert client.stats().waiting == 2
+        given_up.cancel()
+        link.reply(request)
+        await first
+        request = await link.expect("WriteEvents")
+        assert request.login == ADMIN[0]
+        link.reply(request)
+        await last
+        assert [span.name for span in exported.spans] == ["WriteEvents", "WriteEvents"]
+
+
 async def test_what_its_caller_gave_up_ends_when_its_reply_is_let_go() -> None:
     exported = Exported()
     async with connected(telemetry=exported.telemetry) as (client, link, _):
