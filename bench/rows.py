@@ -84,10 +84,7 @@ ROWS = (
     ),
     Row("live_slices", "the same in whole batches, length only", "live", reads_all=True),
     Row(
-        "catch_up",
-        "`subscribe_to(start_from=0)`, number and type touched",
-        "pages",
-        reads_all=True,
+        "catch_up", "`subscribe_to(start_from=0)`, number and type touched", "pages", reads_all=True
     ),
     Row("publish_sequential", "publish, one after another", "writes", floor=Floor(photonpump=8)),
     Row("publish_polling", "the same with `busy_poll`", "polls", busy_poll=0.001),

@@ -62,8 +62,8 @@ class Detour(Outlet):
 def perform(outlet: Outlet, operation: Operation) -> Awaitable[Any]:
     """Start an operation, when there is room for it; await what it ends with.
 
-    There is room nearly always, and then there is no coroutine for it. Who is cancelled while
-    waiting cancels the operation's future, and the dispatcher lets it go.
+    There is room nearly always, and then there is no coroutine for it. Who is cancelled while it is
+    under way cancels its future, and the dispatcher lets it go.
     """
     if outlet.is_full():
         return _when_there_is_room(outlet, operation)

@@ -32,7 +32,6 @@ from fastpump import (
     Credential,
     PersistentSubscriptionSettings,
 )
-from fastpump._dispatcher import Dispatcher
 from fastpump.exceptions import (
     AccessDenied,
     BadRequest,
@@ -499,8 +498,7 @@ async def test_cancelled_before_the_confirmation() -> None:
         link.send_raw(push(request, 0))
         link.reply(request, DROPPED, reason=0)
         await link.nothing_more()
-        assert isinstance(client._outlet, Dispatcher)
-        assert client._outlet.unknown_frames == 0
+        assert client.stats().unknown_frames == 0
 
 
 @pytest.mark.parametrize("garbage", [b"\x0a\xff", b"", b"\x0a\x00", b"\x10\x01"])

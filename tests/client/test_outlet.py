@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from client.peer import soon
+from client.peer import eventually, soon
 
 from fastpump._dispatcher import Dispatcher
 from fastpump._futures import Futures
@@ -37,6 +37,10 @@ class Gate(Detour):
         super().start(operation)
 
 
+def an_operation() -> Operation:
+    return Operation(bytes(16), b"", asyncio.get_running_loop().create_future(), 7.0)
+
+
 def write(outlet: Outlet) -> Any:
     writes = SingleWrites(Futures(asyncio.get_running_loop()), 7.0, False)
     return writes.write(outlet, "account-7", -2, "opened", b"", None, None, None)
@@ -53,11 +57,9 @@ async def test_a_write_goes_through_all_that_stands_before_the_dispatcher() -> N
     second.cancel()
     await asyncio.wait([second])
     inner.opened.set()
-    await asyncio.sleep(0)
+    await eventually(lambda: dispatcher.waiting == 1)
     dispatcher.resume()  # whoever waits gets a place
-    for _ in range(5):
-        await asyncio.sleep(0)
-    assert len(inner.started) == 1
+    await eventually(lambda: len(inner.started) == 1)
     assert inner.started == outer.started
     assert dispatcher.in_flight == 1
     inner.started[0].waiter.set_result("written")
@@ -78,8 +80,7 @@ async def test_frames_without_a_reply() -> None:
 
 
 async def test_an_outlet_that_leads_nowhere() -> None:
-    outlet = Outlet(CorrelationIds())
-    operation = Operation(bytes(16), b"", asyncio.get_running_loop().create_future(), 7.0)
+    outlet, operation = Outlet(CorrelationIds()), an_operation()
     for call in (
         outlet.is_full,
         lambda: outlet.start(operation),
@@ -98,4 +99,4 @@ async def test_what_is_no_outlet(outlet: Any) -> None:
     with pytest.raises((TypeError, AttributeError)):
         write(outlet)
     with pytest.raises((TypeError, AttributeError)):
-        perform(outlet, None)  # type: ignore[arg-type]
+        perform(outlet, an_operation())

@@ -359,8 +359,7 @@ async def test_reply_twice(caplog: pytest.LogCaptureFixture) -> None:
         await link.nothing_more()
         assert peer.connections == 1
         assert caplog.text.count("Pong") == 1, "logged once"
-        assert client._outlet is not None
-        assert client._outlet.unknown_frames == 3
+        assert client.stats().unknown_frames == 3
 
 
 async def test_conn_08_late_reply_of_a_call_that_timed_out(
@@ -419,8 +418,7 @@ async def test_proto_06_unknown_command(command: int, caplog: pytest.LogCaptureF
         link.reply(request)
         await asking
         assert caplog.text.count(f"0x{command:02X}") == 1
-        assert client._outlet is not None
-        assert client._outlet.unknown_frames == 3
+        assert client.stats().unknown_frames == 3
         assert peer.connections == 1
 
 

@@ -114,15 +114,14 @@ async def test_what_is_under_way_after_unsubscribe_is_not_unknown() -> None:
         subscribing = soon(client.subscribe_to("s"))
         request = await confirm(link)
         await (await subscribing).unsubscribe()
-        assert client._outlet is not None
         link.send_raw(push(request, 0, 1))
         link.reply(request, "SubscriptionDropped", reason=0)
         await link.expect("UnsubscribeFromStream")
         await link.nothing_more()
-        assert client._outlet.unknown_frames == 0
+        assert client.stats().unknown_frames == 0
         link.send_raw(push(request, 2))
         await link.nothing_more()
-        assert client._outlet.unknown_frames == 1
+        assert client.stats().unknown_frames == 1
 
 
 @pytest.mark.parametrize("start", [-1, 0])
